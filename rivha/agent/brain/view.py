@@ -1,0 +1,185 @@
+"""Everything that one tick may know, as one frozen value, and the facts about it that rules speak of.
+
+A fact is a property named in the words of the domain. Facts that need an algorithm (who is the best candidate) live in `election`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from rivha.agent.brain.memory import Memory
+from rivha.model import Cluster, Data, Member, Pledge, Policy, PostgresStatus, Role, State, Upstream
+
+
+class Situation(StrEnum):
+    """Which table of Postgres rules applies (STYLE 3.1.2)."""
+
+    BLIND = "blind"  # etcd does not answer
+    PAUSED = "paused"  # the operator wants hands off
+    LEADING = "leading"  # the leader key is mine and my lease lives
+    FOLLOWING = "following"  # somebody else holds the leader key
+    LEADERLESS = "leaderless"  # nobody does, or it is mine by name but my lease is not known to live
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """My lease on the leader key, as I believe it: counted from before the renewal was sent."""
+
+    lease_id: int
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The long work under way, or the one that ended last (`outcome` set)."""
+
+    kind: str  # bootstrap, clone, start, stop, demote, promote, follow, pledge, compare, rewind, restart, handover, checkpoint
+    started_at: float
+    subject: str = ""  # whom it is about: an upstream's name
+    ended_at: float | None = None
+    outcome: str = ""  # "", done, failed, cancelled
+    detail: str = ""  # for people
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What an operator asked of this node: restart, reinitialize, reload, hand over at shutdown."""
+
+    kind: str
+    number: int
+    detail: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    now: float  # monotonic, seconds
+    wall: float  # seconds since 1970, for `scheduled_at` only
+    me: str
+    tags: Mapping[str, object]
+    policy: Policy
+    postgres: PostgresStatus
+    postgres_seen_at: float  # when the look at Postgres began
+    cluster: Cluster | None  # None: etcd did not answer in this tick
+    cluster_seen_at: float | None  # when the last successful read was sent
+    last_cluster: Cluster | None  # the last that was read, for people and for knowing who was there
+    lease: Lease | None
+    job: Job | None = None
+    wishes: tuple[Wish, ...] = ()
+    memory: Memory = field(default_factory=Memory)
+    stopping: bool = False  # the agent was asked to end
+
+    # ---- time and the lease
+
+    @property
+    def lease_is_live(self) -> bool:
+        return self.lease is not None and self.now < self.lease.expires_at
+
+    @property
+    def step_down_at(self) -> float | None:
+        """The instant at which a primary that could not renew begins to stop: early enough to have stopped when the lease runs out."""
+        return None if self.lease is None else self.lease.expires_at - self.policy.ttl_s / 4
+
+    # ---- who leads
+
+    @property
+    def situation(self) -> Situation:
+        if self.cluster is None:
+            return Situation.BLIND
+        if self.policy.paused:
+            return Situation.PAUSED
+        if self.i_lead:
+            return Situation.LEADING
+        if self.other_leader is not None:
+            return Situation.FOLLOWING
+        return Situation.LEADERLESS
+
+    @property
+    def key_is_mine(self) -> bool:
+        return self.cluster is not None and self.cluster.leader is not None and self.cluster.leader.name == self.me
+
+    @property
+    def i_lead(self) -> bool:
+        """The key is mine, on the lease that I renew, and by my own clock that lease lives."""
+        if not (self.key_is_mine and self.lease_is_live):
+            return False
+        assert self.cluster is not None and self.cluster.leader is not None and self.lease is not None
+        return self.cluster.leader.lease_id == self.lease.lease_id
+
+    @property
+    def nobody_leads(self) -> bool:
+        return self.cluster is not None and self.cluster.leader is None
+
+    @property
+    def other_leader(self) -> str | None:
+        leader = self.cluster.leader if self.cluster else None
+        return leader.name if leader and leader.name != self.me else None
+
+    @property
+    def leader_member(self) -> Member | None:
+        """The other node that leads, if it is published and can be reached by libpq."""
+        return self.cluster.member(self.other_leader) if self.cluster and self.other_leader else None
+
+    @property
+    def leader_upstream(self) -> Upstream | None:
+        return upstream_of(self.leader_member)
+
+    @property
+    def leader_is_writable(self) -> bool:
+        """The leader itself published that its Postgres is out of recovery."""
+        member = self.leader_member
+        return member is not None and member.role == "primary" and member.state == "running"
+
+    @property
+    def my_member(self) -> Member | None:
+        return self.cluster.member(self.me) if self.cluster else None
+
+    @property
+    def my_pledge(self) -> Pledge | None:
+        return self.cluster.pledge(self.me) if self.cluster else None
+
+    @property
+    def i_am_the_holder(self) -> bool:
+        """`sync` names me as the last that led; nobody has won since."""
+        return self.cluster is not None and self.cluster.sync is not None and self.cluster.sync.leader == self.me
+
+    # ---- the local Postgres
+
+    @property
+    def running(self) -> bool:
+        return self.postgres.state is State.RUNNING
+
+    @property
+    def down(self) -> bool:
+        return self.postgres.state in (State.STOPPED, State.CRASHED)
+
+    @property
+    def is_primary(self) -> bool:
+        """A postmaster lives, and is or may be out of recovery: the safe reading of a role that is not known."""
+        return not self.down and self.postgres.role is Role.PRIMARY
+
+    @property
+    def has_data(self) -> bool:
+        return self.postgres.data is Data.VALID
+
+    @property
+    def busy(self) -> bool:
+        return self.job is not None and self.job.ended_at is None
+
+    def busy_with(self, *kinds: str) -> bool:
+        return self.busy and self.job is not None and self.job.kind in kinds
+
+    @property
+    def data_is_of_this_cluster(self) -> bool:
+        known = self.cluster.initialize if self.cluster else None
+        return not known or self.postgres.system_id is None or known == self.postgres.system_id
+
+
+def upstream_of(member: Member | None) -> Upstream | None:
+    """host and port out of Patroni's conn_url, `postgres://host:port/postgres`."""
+    if member is None or "://" not in member.conn_url:
+        return None
+    address = member.conn_url.split("://", 1)[1].split("/", 1)[0].split("?", 1)[0]
+    host, _, port = address.rpartition(":")
+    return Upstream(member.name, host.strip("[]"), int(port)) if host and port.isdigit() else None
