@@ -82,6 +82,7 @@ class PostgresStatus:
     data: Data = Data.VALID
     role: Role = Role.UNKNOWN  # of a stopped one: what it would be when started as it lies
     problem: str = ""  # for people: why SILENT, INACCESSIBLE, UNFINISHED
+    unfinished: str = ""  # with UNFINISHED: what was interrupted: bootstrap, clone, rewind
     system_id: str | None = None
     timeline: int | None = None
     pid: int | None = None  # the postmaster

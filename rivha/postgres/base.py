@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Set
 from typing import Protocol
 
-from rivha.model import History, PostgresStatus, Upstream, WalEnd
+from rivha.model import History, HistoryLine, PostgresStatus, Upstream, WalEnd
 
 
 class Postgres(Protocol):
@@ -38,8 +38,11 @@ class Postgres(Protocol):
         """
         ...
 
-    async def stop(self, *, fast_s: float) -> None:
-        """CHECKPOINTs nothing. Fast stop for `fast_s` seconds (0: none), then immediate, then SIGKILL; returns when no process of it is left."""
+    async def stop(self, *, fast_s: float, quit_s: float = 1.0) -> None:
+        """Fast stop for `fast_s` seconds (0: none), then immediate for `quit_s`, then SIGKILL; CHECKPOINTs nothing before.
+
+        Returns when no process of it is left.
+        """
         ...
 
     async def promote(self) -> None:
@@ -67,6 +70,10 @@ class Postgres(Protocol):
         ...
 
     async def checkpoint(self) -> None: ...
+
+    async def timelines(self) -> tuple[HistoryLine, ...]:
+        """The local timeline history: one line for each timeline that ended; empty on timeline 1."""
+        ...
 
     async def restart(self) -> None:
         """Stop fast, start again in the same role with the same upstream."""
