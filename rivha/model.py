@@ -243,15 +243,18 @@ class Cluster:
     revision: int
     initialize: str | None = None  # None: no key; "": somebody bootstraps; else the system identifier
     initialize_revision: int = 0
+    initialize_lease_id: int = 0  # while somebody bootstraps: that node's member lease; tells whose claim it is
     config: Mapping[str, object] | None = None  # None: no key, or not readable (then `complaints` says so)
     config_revision: int = 0
     leader: LeaderKey | None = None
     members: tuple[Member, ...] = ()  # sorted by name
     optime: Lsn = 0  # `status`
     slots: Mapping[str, Lsn] = field(default_factory=dict)
+    retain_slots: tuple[str, ...] = ()  # `status`: slots of members that are gone for less than member_slots_ttl
     status_revision: int = 0
     sync: SyncState | None = None
     failover: FailoverRequest | None = None
+    failover_revision: int = 0  # also of a value that is no request (Patroni leaves `{}` behind) or not readable
     history: tuple[HistoryLine, ...] = ()
     history_revision: int = 0
     pledges: tuple[Pledge, ...] = ()  # sorted by name

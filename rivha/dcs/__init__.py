@@ -1,1 +1,4 @@
-"""etcd, as the agent needs it: `base` says what is promised, `etcd` keeps the promise, `records` names keys and parses values, `writes` builds the transactions."""
+"""etcd, as the agent needs it.
+
+`base` says what is promised, `etcd` keeps the promise, `records` names keys and parses values, `writes` builds the transactions.
+"""
