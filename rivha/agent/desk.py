@@ -20,7 +20,7 @@ class Desk:
     clock: Callable[[], float]
     journal: Journal
     commit: Callable[[Txn], Awaitable[Outcome]]  # through the agent's Dcs, within retry_timeout; wakes the tick afterwards
-    reload_file: Callable[[], Awaitable[str]]  # reads the configuration file again (SIGHUP, POST /reload); answers what changed, raises ConfigError
+    reload_file: Callable[[], Awaitable[str]]  # reads the file again (SIGHUP, POST /reload); says what changed, raises ConfigError
     wake: Callable[[], None]
     latest: View | None = None  # None until the first tick has ended
     out_of_routing: bool = False  # set before a primary begins to stop: health goes 503 first
@@ -46,7 +46,7 @@ class Desk:
         return self.latest
 
     async def ask(self, kind: str, detail: Mapping[str, object], timeout_s: float) -> tuple[bool, str] | None:
-        """Files a wish (restart, reinitialize, ...) and waits for (did it work, in words); None when `timeout_s` pass before: it goes on."""
+        """Files a wish (restart, reinitialize) and waits for (did it work, in words); None when `timeout_s` pass before: it goes on."""
         self.numbers += 1
         number = self.numbers
         answer: asyncio.Future[tuple[bool, str]] = asyncio.get_running_loop().create_future()

@@ -29,7 +29,7 @@ class Journal:
 
     def record(self, entry: Entry) -> bool:
         """True when the decision is a new one."""
-        if self._entries and self._entries[-1].decision == entry.decision:
+        if self._entries and self._entries[-1].decision.gist == entry.decision.gist:
             return False
         self._entries.append(entry)
         return True

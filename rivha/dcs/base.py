@@ -80,8 +80,8 @@ class Dcs(Protocol):
         """A new lease's id. etcd rounds the ttl up to whole seconds and its own minimum."""
         ...
 
-    async def renew(self, lease_id: int, budget_s: float) -> bool:
-        """True: renewed, the ttl counts from before this call. False: etcd does not know the lease (any more)."""
+    async def renew(self, lease_id: int, budget_s: float) -> float:
+        """The lease's whole ttl in seconds, which counts from before this call; 0.0 when etcd does not know the lease (any more)."""
         ...
 
     async def revoke(self, lease_id: int, budget_s: float) -> None:

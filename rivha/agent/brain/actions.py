@@ -1,11 +1,12 @@
 """The verbs of the brain, each with the guard under which it may still be done, and the shape of a decision.
 
-A transaction's guard is in its compares (etcd refuses a stale one); `start_before` is the instant after which the performer must not
-start. `Nothing` is an action like the others: it has a reason too.
+A write to etcd is guarded by the compares of its transaction, which name the revisions that the decision was based on: etcd refuses a
+stale one. What is done to Postgres carries `start_before`, the instant after which the performer must not begin it.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
@@ -28,19 +29,27 @@ class Renew:
 
 
 @dataclass(frozen=True, slots=True)
+class Rebind:
+    """Put the leader key on a new lease of the configured ttl, before the old one ends (HAZARDS A 20)."""
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimBootstrap:
-    """Create `initialize`, if it does not exist."""
+    """Create `initialize` if it does not exist; who created it runs the bootstrap."""
+
+
+@dataclass(frozen=True, slots=True)
+class AbandonBootstrap:
+    """Take my claim back: the bootstrap failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Acquire:
     """Take the free leader key for a Postgres that needs no election: the holder's own, an adopted primary, a fresh one."""
 
-    revision: int
-
 
 @dataclass(frozen=True, slots=True)
-class PledgeAllegiance:
+class MakePledge:
     """Stop the receiver, learn the end of the WAL, publish the pledge (DESIGN 6.2)."""
 
     term: int
@@ -50,41 +59,25 @@ class PledgeAllegiance:
 class Withdraw:
     """Take my pledge back; only while the leadership is as read."""
 
-    term: int
-
 
 @dataclass(frozen=True, slots=True)
 class Win:
-    """The one transaction of DESIGN 6.4."""
-
-    revision: int
+    """The one transaction of DESIGN 6.4: the leader key, `sync` and every pledge are as read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resign:
-    """Give the key back, saying so; only when no Postgres process is left."""
+    """Give the key back and say so; only when no Postgres process is left here."""
 
-    term: int
     candidate: str | None = None
-    lsn: int = 0
+    lsn: int = 0  # the shutdown checkpoint: who takes over must hold it; 0 when there is none
+    reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Give the key back without having stopped a primary: there is none here."""
-
-    term: int
-
-
-LeaseAction: TypeAlias = Nothing | Renew | ClaimBootstrap | Acquire | PledgeAllegiance | Withdraw | Win | Resign | Release
+LeaseAction: TypeAlias = Nothing | Renew | Rebind | ClaimBootstrap | AbandonBootstrap | Acquire | MakePledge | Withdraw | Win | Resign
 
 
 # ---- Postgres ----
-
-
-@dataclass(frozen=True, slots=True)
-class Bootstrap:
-    """initdb and all that follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,20 +95,20 @@ class Start:
 @dataclass(frozen=True, slots=True)
 class Promote:
     term: int
-    start_before: float
+    start_before: float  # the lease must outlive the promotion
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Out of routing first, then fast for `fast_s`, then immediate, then SIGKILL."""
+    """Out of routing first, then fast for `fast_s`, then immediate, then SIGKILL. Cancels whatever the job slot does."""
 
     fast_s: float
-    why: str = ""
+    quit_s: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class HandOver:
-    """Switchover's first half: CHECKPOINT, out of routing, fast stop (DESIGN 9)."""
+    """The first half of a switchover: CHECKPOINT while serving, out of routing, fast stop (DESIGN 9)."""
 
     term: int
     candidate: str | None
@@ -140,18 +133,27 @@ class Rewind:
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
+    """Move the data directory out of the way (never delete); a running Postgres is stopped before."""
+
     why: str
+    wish: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Restart:
+    """Stop and start in the same role, because an operator asked."""
+
     wish: int
 
 
-PostgresAction: TypeAlias = (
-    Nothing | Bootstrap | Clone | Start | Promote | Stop | HandOver | Follow | Compare | Rewind | SetAside | Restart
-)
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """End the agent with an exit code; Postgres is left as it is."""
 
+    exit_code: int
+
+
+PostgresAction: TypeAlias = Nothing | Clone | Start | Promote | Stop | HandOver | Follow | Compare | Rewind | SetAside | Restart | GiveUp
 
 A = TypeVar("A")
 
@@ -160,10 +162,20 @@ A = TypeVar("A")
 class Verdict(Generic[A]):
     action: A
     reason: str  # one sentence for people
-    rule: str = ""
+    rule: str = ""  # the function that decided; filled in by `decide.first`
+
+
+LeaseVerdict: TypeAlias = Verdict[LeaseAction]
+PostgresVerdict: TypeAlias = Verdict[PostgresAction]
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    lease: Verdict[LeaseAction]
-    postgres: Verdict[PostgresAction]
+    lease: LeaseVerdict
+    postgres: PostgresVerdict
+
+    @property
+    def gist(self) -> tuple[str, ...]:
+        """Equal for two decisions that say the same but for running numbers: the log and the journal hold changes, not beats."""
+        parts = (self.lease.rule, type(self.lease.action).__name__, self.postgres.rule, type(self.postgres.action).__name__)
+        return (*parts, *(re.sub(r"[0-9]+", "#", verdict.reason) for verdict in (self.lease, self.postgres)))

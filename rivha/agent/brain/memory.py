@@ -1,28 +1,104 @@
-"""What cannot be observed again, as a value: folded once a tick by `remember`."""
+"""What cannot be observed again, as a value: `remember` folds each View into it once a tick, before the decision."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from rivha.model import Role, State
+
+if TYPE_CHECKING:
+    from rivha.agent.brain.view import View
+
+CRASH_WINDOW_S = 120.0  # crashes are counted in a window: each restart may be quick while the disk is full (HAZARDS G 99)
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Failures of one kind of job since its last success."""
+
+    in_a_row: int
+    last_at: float
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    leaderless_since: float | None = None  # when I first saw that nobody leads; None while somebody does
+    blind_since: float | None = None  # etcd has not answered since
+    leaderless_since: float | None = None  # I first saw then that nobody leads; None while somebody does
     last_term: int = 0  # the newest leadership that I saw in etcd
     last_leader: str | None = None
-    last_members: frozenset[str] = frozenset()  # names of the members published while somebody last led (HAZARDS A 17)
-    initialized: bool = False  # I have seen `initialize` with a system identifier
-    crashes: tuple[float, ...] = ()  # when the postmaster of a primary died under me, within the last CRASH_WINDOW_S
-    compared_term: int = 0  # the term for which `history` holds
-    history: str = ""  # "", same, diverged, unknown: how my WAL relates to the leader's (History's values)
-    compared_at: float | None = None
-    rewind_failures: int = 0  # since the last success
-    failures: dict[str, tuple[int, float]] = field(default_factory=dict)  # job kind -> (in a row, when the last one ended)
-    not_streaming_since: float | None = None
+    last_members: frozenset[str] = frozenset()  # published while somebody last led: leases may vanish together (HAZARDS A 17)
+    initialized: bool = False  # I have seen the cluster's system identifier
+    primary_alive: bool = False  # the last postmaster that I saw alive was a primary
+    crashes: tuple[float, ...] = ()  # when a primary's postmaster was found dead, within the last CRASH_WINDOW_S
     silent_since: float | None = None  # Postgres has a postmaster and answers nothing
     starting_since: float | None = None
-    leading_since: float | None = None
-    primary_since: float | None = None  # out of recovery with leadership, as seen here
-    checkpointed_term: int = 0  # the term for which the checkpoint after promotion is finished
-    handed_over_term: int = 0
-    was_primary: bool = False  # the last postmaster seen alive was a primary
+    not_streaming_since: float | None = None
+    job_seen_at: float | None = None  # the end of the last job that was folded in
+    failures: Mapping[str, Failures] = field(default_factory=dict)  # by kind of job
+    history: str = ""  # what the last comparison with `compared_term`'s leader said: same, diverged, unknown
+    compared_term: int = 0
+    compared_at: float | None = None
+    handed_over_term: int = 0  # I stopped my Postgres in this term to hand over
+
+
+def remember(v: View) -> Memory:
+    """The memory after this look. Pure; the tick puts it into the View before it asks for a decision."""
+    m = _of_the_cluster(v, v.memory)
+    m = _of_postgres(v, m)
+    return _of_the_job(v, m)
+
+
+def _since(condition: bool, before: float | None, now: float) -> float | None:
+    if not condition:
+        return None
+    return now if before is None else before
+
+
+def _of_the_cluster(v: View, m: Memory) -> Memory:
+    m = replace(m, blind_since=_since(v.cluster is None, m.blind_since, v.now))
+    c = v.cluster
+    if c is None:
+        return m
+    m = replace(m, initialized=m.initialized or bool(c.initialize), leaderless_since=_since(c.leader is None, m.leaderless_since, v.now))
+    if c.leader is None:
+        return m
+    names = frozenset(member.name for member in c.members)
+    return replace(m, last_term=c.leader.term, last_leader=c.leader.name, last_members=names)
+
+
+def _of_postgres(v: View, m: Memory) -> Memory:
+    p = v.postgres
+    alive = p.state not in (State.STOPPED, State.CRASHED)
+    crashes = tuple(at for at in m.crashes if v.now - at < CRASH_WINDOW_S)
+    if m.primary_alive and p.state is State.CRASHED and not v.busy:
+        crashes = (*crashes, v.now)
+    standby = p.state is State.RUNNING and p.role is Role.STANDBY
+    return replace(
+        m,
+        crashes=crashes,
+        primary_alive=(p.role is Role.PRIMARY) if alive else (m.primary_alive and v.busy),
+        silent_since=_since(p.state is State.SILENT, m.silent_since, v.now),
+        starting_since=_since(p.state is State.STARTING, m.starting_since, v.now),
+        not_streaming_since=_since(standby and p.upstream is not None and not p.streaming, m.not_streaming_since, v.now),
+    )
+
+
+def _of_the_job(v: View, m: Memory) -> Memory:
+    """What a job that has just ended leaves behind: failures in a row, the verdict of a comparison, a hand-over."""
+    j = v.job
+    if j is None or j.ended_at is None or j.ended_at == m.job_seen_at:
+        return m
+    failures = dict(m.failures)
+    before = failures.pop(j.kind, Failures(0, 0.0))
+    if j.outcome == "failed":
+        failures[j.kind] = Failures(before.in_a_row + 1, j.ended_at)
+    m = replace(m, job_seen_at=j.ended_at, failures=failures)
+    if j.kind == "compare":
+        return replace(m, history=j.result if j.outcome == "done" else "unknown", compared_term=j.term, compared_at=j.ended_at)
+    if j.kind == "handover" and j.outcome == "done":
+        return replace(m, handed_over_term=j.term)
+    if j.kind in ("rewind", "clone", "promote", "bootstrap") and j.outcome == "done":
+        return replace(m, history="", compared_term=0)
+    return m

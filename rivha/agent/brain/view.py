@@ -13,6 +13,9 @@ from rivha.agent.brain.memory import Memory
 from rivha.model import Cluster, Data, Member, Pledge, Policy, PostgresStatus, Role, State, Upstream
 
 
+STEP_DOWN_SHARE = 0.25  # of the ttl, before its end: 2.5 s of 10 for a fast stop, of which the fence takes the last half
+
+
 class Situation(StrEnum):
     """Which table of Postgres rules applies (STYLE 3.1.2)."""
 
@@ -20,7 +23,7 @@ class Situation(StrEnum):
     PAUSED = "paused"  # the operator wants hands off
     LEADING = "leading"  # the leader key is mine and my lease lives
     FOLLOWING = "following"  # somebody else holds the leader key
-    LEADERLESS = "leaderless"  # nobody does, or it is mine by name but my lease is not known to live
+    LEADERLESS = "leaderless"  # nobody does, or the key is mine by name but my lease is not known to live
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +32,20 @@ class Lease:
 
     lease_id: int
     expires_at: float
+    ttl_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The long work under way, or the one that ended last (`outcome` set)."""
+    """The long work under way, or the one that ended last (`ended_at` and `outcome` set)."""
 
-    kind: str  # bootstrap, clone, start, stop, demote, promote, follow, pledge, compare, rewind, restart, handover, checkpoint
+    kind: str  # bootstrap, clone, start, stop, promote, follow, pledge, compare, rewind, restart, handover, set_aside
     started_at: float
     subject: str = ""  # whom it is about: an upstream's name
+    term: int = 0  # the leadership for which it was begun
     ended_at: float | None = None
     outcome: str = ""  # "", done, failed, cancelled
+    result: str = ""  # of a comparison: same, diverged, unknown
     detail: str = ""  # for people
 
 
@@ -69,6 +75,8 @@ class View:
     wishes: tuple[Wish, ...] = ()
     memory: Memory = field(default_factory=Memory)
     stopping: bool = False  # the agent was asked to end
+    checkpoint_pending: bool = False  # promoted; the checkpoint that rewinding nodes wait for is not finished
+    member_lease_id: int = 0  # the lease that carries my member key, and my claim to bootstrap
 
     # ---- time and the lease
 
@@ -78,17 +86,17 @@ class View:
 
     @property
     def step_down_at(self) -> float | None:
-        """The instant at which a primary that could not renew begins to stop: early enough to have stopped when the lease runs out."""
-        return None if self.lease is None else self.lease.expires_at - self.policy.ttl_s / 4
+        """When a primary that could not renew begins to stop: early enough to have stopped when the lease runs out."""
+        return None if self.lease is None else self.lease.expires_at - self.lease.ttl_s * STEP_DOWN_SHARE
 
     # ---- who leads
 
     @property
     def situation(self) -> Situation:
-        if self.cluster is None:
-            return Situation.BLIND
         if self.policy.paused:
             return Situation.PAUSED
+        if self.cluster is None:
+            return Situation.BLIND
         if self.i_lead:
             return Situation.LEADING
         if self.other_leader is not None:
@@ -102,10 +110,15 @@ class View:
     @property
     def i_lead(self) -> bool:
         """The key is mine, on the lease that I renew, and by my own clock that lease lives."""
-        if not (self.key_is_mine and self.lease_is_live):
+        leader = self.cluster.leader if self.cluster else None
+        if leader is None or leader.name != self.me or self.lease is None:
             return False
-        assert self.cluster is not None and self.cluster.leader is not None and self.lease is not None
-        return self.cluster.leader.lease_id == self.lease.lease_id
+        return self.lease_is_live and leader.lease_id == self.lease.lease_id
+
+    @property
+    def term(self) -> int:
+        """The leadership in office; 0 when nobody leads or etcd is silent."""
+        return self.cluster.leader.term if self.cluster and self.cluster.leader else 0
 
     @property
     def nobody_leads(self) -> bool:
@@ -140,9 +153,16 @@ class View:
         return self.cluster.pledge(self.me) if self.cluster else None
 
     @property
-    def i_am_the_holder(self) -> bool:
-        """`sync` names me as the last that led; nobody has won since."""
-        return self.cluster is not None and self.cluster.sync is not None and self.cluster.sync.leader == self.me
+    def bootstrap_is_mine(self) -> bool:
+        """`initialize` is the claim that I made."""
+        c = self.cluster
+        return c is not None and c.initialize == "" and c.initialize_lease_id == self.member_lease_id != 0
+
+    @property
+    def unreadable(self) -> str:
+        """Keys that decide about leadership and do not parse: nothing may be concluded from them. For people."""
+        decisive = ("leader", "sync", "rivha/", "history")
+        return "; ".join(c for c in (self.cluster.complaints if self.cluster else ()) if c.startswith(decisive))
 
     # ---- the local Postgres
 
@@ -157,7 +177,7 @@ class View:
     @property
     def is_primary(self) -> bool:
         """A postmaster lives, and is or may be out of recovery: the safe reading of a role that is not known."""
-        return not self.down and self.postgres.role is Role.PRIMARY
+        return not self.down and self.postgres.role is not Role.STANDBY
 
     @property
     def has_data(self) -> bool:
@@ -169,6 +189,19 @@ class View:
 
     def busy_with(self, *kinds: str) -> bool:
         return self.busy and self.job is not None and self.job.kind in kinds
+
+    def wish(self, kind: str) -> Wish | None:
+        return next((w for w in self.wishes if w.kind == kind), None)
+
+    def failed(self, kind: str) -> int:
+        """How often this kind of job has failed in a row."""
+        failures = self.memory.failures.get(kind)
+        return failures.in_a_row if failures else 0
+
+    def may_retry(self, kind: str, at_most_s: float = 60.0) -> bool:
+        """After n failures in a row the next try waits 2^n half-seconds, `at_most_s` at the most."""
+        failures = self.memory.failures.get(kind)
+        return failures is None or self.now >= failures.last_at + min(0.5 * 2**failures.in_a_row, at_most_s)
 
     @property
     def data_is_of_this_cluster(self) -> bool:

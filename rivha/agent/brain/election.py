@@ -1,0 +1,141 @@
+"""Who may stand, who is best, and when the best one acts. All candidates see the same frozen pledges in etcd and so agree.
+
+In asynchronous mode everybody eligible may pledge, and winning needs the leader key to be gone. The synchronous modes (issue "Zero loss")
+add here that q + 1 voters must have pledged; nothing else of the shape changes.
+"""
+
+from __future__ import annotations
+
+from rivha.agent.brain.view import View
+from rivha.model import Lsn, Member, Pledge, Role, format_lsn
+
+GRACE_S = 3.0  # how long a resigned leader's candidate, or an operator's, is waited for
+HOLD_BACK_S = 1.0  # each rank below the best waits this much longer, should the best one have died meanwhile
+
+
+def patience_s(v: View) -> float:
+    """How long a candidate waits for the pledges of others that it knows: they may wake only at their next beat."""
+    return v.policy.loop_wait_s + 0.5
+
+
+def leaderless_for_s(v: View) -> float:
+    since = v.memory.leaderless_since
+    return 0.0 if since is None else v.now - since
+
+
+def named_candidate(v: View) -> str | None:
+    """Whom the resigned leader or an operator wants, while that node is published and the grace lasts."""
+    c = v.cluster
+    if c is None or leaderless_for_s(v) > GRACE_S:
+        return None
+    resigned = c.resigned.candidate if c.resigned and c.resigned.term >= v.memory.last_term else None
+    name = resigned or (c.failover.candidate if c.failover and not c.failover.scheduled_at else None)
+    member = c.member(name)
+    return name if member is not None and not (member.nofailover and not resigned) else None
+
+
+def operator_named_me(v: View) -> bool:
+    """A manual failover to me: the operator has taken the lag upon himself (REFERENCE 1.5)."""
+    f = v.cluster.failover if v.cluster else None
+    return f is not None and f.candidate == v.me and f.leader is None and not f.scheduled_at
+
+
+def least_lsn(v: View) -> Lsn:
+    """What a candidate must hold: the last published position less the allowed lag, and a shutdown checkpoint that was named."""
+    c = v.cluster
+    if c is None:
+        return 0
+    allowed = c.optime - v.policy.maximum_lag_on_failover
+    promised = c.resigned.lsn + 1 if c.resigned and c.resigned.candidate and leaderless_for_s(v) <= GRACE_S else 0
+    return max(0, allowed, promised)
+
+
+def history_forbids(v: View, timeline: int | None) -> str | None:
+    """A node of an older history must not lead: a later leader has acknowledged writes that it lacks (HAZARDS A 25)."""
+    lines = v.cluster.history if v.cluster else ()
+    if lines and timeline is not None and timeline <= lines[-1].timeline:
+        return f"my timeline {timeline} ended at {format_lsn(lines[-1].lsn)}; the cluster went on without it"
+    return None
+
+
+def why_i_may_not_stand(v: View) -> str | None:
+    """The reason, in words for the on-call engineer, or None."""
+    c, p = v.cluster, v.postgres
+    if c is None:
+        return "etcd does not answer"
+    if v.unreadable:
+        return f"etcd holds what I cannot read: {v.unreadable}"
+    me = Member(v.me, tags=v.tags)
+    if me.nofailover:
+        return "tag nofailover"
+    if not (v.running and p.role is Role.STANDBY):
+        return f"my Postgres is {p.state.value}"
+    if not v.data_is_of_this_cluster:
+        return "my data directory belongs to another cluster"
+    return _why_my_wal_does_not_do(v)
+
+
+def _why_my_wal_does_not_do(v: View) -> str | None:
+    pledge = v.my_pledge
+    mine = pledge.lsn if pledge else max(v.postgres.receive_lsn or 0, v.postgres.replay_lsn or 0)
+    timeline = pledge.timeline if pledge else v.postgres.timeline
+    if v.memory.history == "diverged" and v.memory.compared_term == v.memory.last_term:
+        return "my WAL left the leader's history"
+    if operator_named_me(v):
+        return None
+    if v.policy.check_timeline and (timeline is None or history_forbids(v, timeline)):
+        return history_forbids(v, timeline) or "my timeline is not known"
+    if mine < least_lsn(v):
+        return f"{least_lsn(v) - mine} bytes behind what a leader must hold (my end {format_lsn(mine)})"
+    return None
+
+
+def may_stand(v: View, pledge: Pledge) -> bool:
+    """Another node's pledge counts in the ranking while its writer is published, and may lead."""
+    member = v.cluster.member(pledge.name) if v.cluster else None
+    return member is not None and not member.nofailover and pledge.lsn >= least_lsn(v)
+
+
+def ranking(v: View) -> tuple[Pledge, ...]:
+    """The pledged candidates, best first: timeline, LSN, failover_priority, then name (DESIGN 6.3)."""
+    c = v.cluster
+    if c is None:
+        return ()
+
+    def key(p: Pledge) -> tuple[int, int, int, str]:
+        member = c.member(p.name) if p.name != v.me else Member(v.me, tags=v.tags)
+        return -p.timeline, -p.lsn, -(member.failover_priority if member else 1), p.name
+
+    return tuple(sorted((p for p in c.pledges if p.name == v.me or may_stand(v, p)), key=key))
+
+
+def awaited(v: View) -> tuple[str, ...]:
+    """Who could still pledge and be better than I: published or remembered, may lead, has not pledged, is not the one that led."""
+    c = v.cluster
+    if c is None:
+        return ()
+    names = v.memory.last_members | {m.name for m in c.members}
+    gone = {v.me, v.memory.last_leader} | {p.name for p in c.pledges}
+    return tuple(sorted(n for n in names - gone if _could_stand(c.member(n))))
+
+
+def _could_stand(member: Member | None) -> bool:
+    """A member whose key vanished may come back at any moment; one that says that it cannot lead is not waited for."""
+    return member is None or (not member.nofailover and member.state == "running" and member.role == "replica")
+
+
+def why_i_hold_back(v: View) -> str | None:
+    """None: the moment to win is now. Everybody ranks the same pledges, so at most one candidate gets None at first."""
+    named = named_candidate(v)
+    if named == v.me:
+        return None
+    if named is not None:
+        return f"{named} was named to take over"
+    order = ranking(v)
+    place = next((i for i, p in enumerate(order) if p.name == v.me), len(order))
+    waited = leaderless_for_s(v)
+    if place > 0 and waited < patience_s(v) + HOLD_BACK_S * place:
+        return f"{order[0].name} ranks before me (timeline {order[0].timeline}, {format_lsn(order[0].lsn)})"
+    if awaited(v) and waited < patience_s(v):
+        return "waiting for the pledge of " + ", ".join(awaited(v))
+    return None

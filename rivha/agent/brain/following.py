@@ -1,0 +1,202 @@
+"""What to do with Postgres when another node leads: be its standby, by the first of follow, rewind, clone that is possible (DESIGN 10)."""
+
+from __future__ import annotations
+
+from rivha.agent.brain.actions import Clone, Compare, Follow, Nothing, PostgresVerdict, Rewind, SetAside, Start, Stop, Verdict
+from rivha.agent.brain.leading import leave_foreign_data_alone, move_aside_an_unfinished_bootstrap, restart_on_request, wait_for_the_job
+from rivha.agent.brain.view import View
+from rivha.model import Data, Role
+
+COMPARE_AFTER_S = 3.0  # a standby that has not streamed for so long may stand on another history
+COMPARE_AGAIN_S = 10.0
+REWINDS = 2  # failures before the directory is cloned anew
+DEMOTE_FAST_S = 0.0  # somebody else may acknowledge already: no time for a polite stop
+
+
+def step_down_for_the_leader(v: View) -> PostgresVerdict | None:
+    """Another node leads, so nothing that I acknowledge would last: stop at once, whatever else is under way."""
+    if v.is_primary:
+        if v.busy_with("stop"):
+            return Verdict(Nothing(), f"{v.other_leader} leads: stopping my primary")
+        return Verdict(Stop(DEMOTE_FAST_S), f"{v.other_leader} leads: my primary must stop")
+    return None
+
+
+def stop_a_promotion_that_lost_its_right(v: View) -> PostgresVerdict | None:
+    """Leadership was lost between winning and promoting."""
+    if v.busy_with("promote") or (v.busy_with("start") and v.job is not None and v.job.subject == "primary"):
+        return Verdict(Stop(DEMOTE_FAST_S), f"{v.other_leader} leads: my promotion must not go on")
+    return None
+
+
+def stop_when_the_agent_ends(v: View) -> PostgresVerdict | None:
+    """Like Patroni, ending the agent ends Postgres, unless the cluster is paused."""
+    if not v.stopping or v.policy.paused:
+        return None
+    if v.down:
+        return Verdict(Nothing(), "the agent ends; Postgres has stopped")
+    if v.busy_with("stop"):
+        return Verdict(Nothing(), "the agent ends: stopping Postgres")
+    return Verdict(Stop(fast_s=30.0), "the agent ends: stopping Postgres")
+
+
+def reinitialize_on_request(v: View) -> PostgresVerdict | None:
+    wish = v.wish("reinitialize")
+    if wish is not None:
+        return Verdict(SetAside("reinit", wish.number), "an operator asked to clone this node anew")
+    return None
+
+
+def wait_until_my_pledge_is_withdrawn(v: View) -> PostgresVerdict | None:
+    """While my pledge exists I stream from nobody (DESIGN 6.2)."""
+    if v.my_pledge is not None:
+        return Verdict(Nothing(), "my pledge is being taken back")
+    return None
+
+
+def wait_for_a_leader_that_can_be_reached(v: View) -> PostgresVerdict | None:
+    if v.leader_upstream is None:
+        return Verdict(Nothing(), f"{v.other_leader} leads but has not published an address")
+    return None
+
+
+def clone_what_is_missing(v: View) -> PostgresVerdict | None:
+    """An empty node, or what an interrupted clone left, is filled from the leader."""
+    upstream = v.leader_upstream
+    interrupted = v.postgres.data is Data.UNFINISHED and v.postgres.unfinished != "rewind"
+    if upstream is None or not (v.postgres.data is Data.EMPTY or interrupted):
+        return None
+    if not v.leader_is_writable:
+        return Verdict(Nothing(), f"waiting for {upstream.name} to accept writes before cloning from it")
+    if not v.may_retry("clone"):
+        return Verdict(Nothing(), f"waiting before cloning again ({v.failed('clone')} failures)")
+    return Verdict(Clone(upstream), "no data here: cloning")
+
+
+def mend_an_interrupted_rewind(v: View) -> PostgresVerdict | None:
+    """A half-rewound directory is never started: rewound again, and cloned anew when that fails too."""
+    upstream = v.leader_upstream
+    if v.postgres.data is not Data.UNFINISHED or upstream is None:
+        return None
+    if v.failed("rewind") < REWINDS and v.policy.use_pg_rewind and v.may_retry("rewind"):
+        return Verdict(Rewind(upstream), "a rewind was interrupted: rewinding again")
+    if v.failed("rewind") >= REWINDS or not v.policy.use_pg_rewind:
+        return Verdict(SetAside("rewind-failed"), "the rewind does not succeed: moving the directory aside to clone anew")
+    return Verdict(Nothing(), "waiting before rewinding again")
+
+
+def leave_what_cannot_be_used(v: View) -> PostgresVerdict | None:
+    if v.postgres.data is Data.INACCESSIBLE:
+        return Verdict(Nothing(), f"the data directory cannot be used: {v.postgres.problem}")
+    return None
+
+
+def compare_before_starting(v: View) -> PostgresVerdict | None:
+    """A stopped directory may hold what the leader never had: look before following."""
+    upstream = v.leader_upstream
+    if not v.down or upstream is None or _compared(v) in ("same", "diverged"):
+        return None
+    if not v.leader_is_writable:
+        return Verdict(Nothing(), f"waiting for {upstream.name} to accept writes before comparing histories")
+    return _compare(v)
+
+
+def rewind_what_diverged(v: View) -> PostgresVerdict | None:
+    """My WAL left the leader's history: cut it back, or, when that cannot be, keep it aside and clone."""
+    upstream = v.leader_upstream
+    if not v.down or upstream is None or _compared(v) != "diverged":
+        return None
+    if v.policy.use_pg_rewind and v.postgres.rewindable and v.failed("rewind") < REWINDS:
+        if not _leader_finished_its_checkpoint(v):
+            return Verdict(Nothing(), f"waiting for {upstream.name}'s checkpoint before rewinding")
+        if not v.may_retry("rewind"):
+            return Verdict(Nothing(), "waiting before rewinding again")
+        return Verdict(Rewind(upstream), "my WAL left the leader's history: rewinding")
+    if not v.may_retry("set_aside"):
+        return Verdict(Nothing(), f"waiting before moving the directory aside again ({v.failed('set_aside')} failures)")
+    return Verdict(SetAside("diverged"), "my WAL left the leader's history and cannot be rewound: moving it aside to clone anew")
+
+
+def start_as_a_standby(v: View) -> PostgresVerdict | None:
+    if v.down and v.has_data and _compared(v) == "same":
+        if not v.may_retry("start"):
+            return Verdict(Nothing(), f"waiting before starting again ({v.failed('start')} failures)")
+        return Verdict(Start(False, v.leader_upstream), "starting as a standby")
+    return None
+
+
+def follow_the_leader(v: View) -> PostgresVerdict | None:
+    """By reload, without a restart, as soon as the leader accepts writes."""
+    upstream = v.leader_upstream
+    if not (v.running and v.postgres.role is Role.STANDBY) or upstream is None or v.postgres.upstream == upstream.address:
+        return None
+    if not v.leader_is_writable:
+        return Verdict(Nothing(), f"waiting for {upstream.name} to accept writes")
+    if not v.may_retry("follow", 5.0):
+        return Verdict(Nothing(), "waiting before pointing Postgres at the leader again")
+    return Verdict(Follow(upstream), "another node leads now")
+
+
+def compare_when_it_does_not_stream(v: View) -> PostgresVerdict | None:
+    """A standby past the point where the leader's timeline began connects in vain for ever (HAZARDS D 56, 57)."""
+    since = v.memory.not_streaming_since
+    if since is None or v.now - since < COMPARE_AFTER_S or not v.leader_is_writable or _compared(v) == "diverged":
+        return None
+    return _compare(v)
+
+
+def stop_a_standby_that_diverged(v: View) -> PostgresVerdict | None:
+    if v.running and v.memory.not_streaming_since is not None and _compared(v) == "diverged":
+        return Verdict(Stop(fast_s=10.0), "my WAL left the leader's history: stopping to rewind")
+    return None
+
+
+def stay_standby(v: View) -> PostgresVerdict | None:
+    if v.postgres.streaming:
+        return Verdict(Nothing(), f"following {v.other_leader}")
+    reason = v.postgres.problem or (v.job.detail if v.job and v.job.outcome == "failed" else "")
+    return Verdict(Nothing(), f"following {v.other_leader}, not streaming ({v.postgres.state.value}{': ' + reason if reason else ''})")
+
+
+FOLLOWING = (
+    step_down_for_the_leader,
+    stop_a_promotion_that_lost_its_right,
+    stop_when_the_agent_ends,
+    leave_foreign_data_alone,
+    wait_for_the_job,
+    wait_until_my_pledge_is_withdrawn,
+    leave_what_cannot_be_used,
+    reinitialize_on_request,
+    restart_on_request,
+    wait_for_a_leader_that_can_be_reached,
+    move_aside_an_unfinished_bootstrap,
+    clone_what_is_missing,
+    mend_an_interrupted_rewind,
+    compare_before_starting,
+    rewind_what_diverged,
+    start_as_a_standby,
+    follow_the_leader,
+    stop_a_standby_that_diverged,
+    compare_when_it_does_not_stream,
+    stay_standby,
+)
+
+
+def _compared(v: View) -> str:
+    """The verdict on the leader in office; an older one does not count."""
+    return v.memory.history if v.memory.compared_term == v.memory.last_term else ""
+
+
+def _compare(v: View) -> PostgresVerdict | None:
+    upstream, at = v.leader_upstream, v.memory.compared_at
+    if upstream is None or (at is not None and _compared(v) and v.now - at < COMPARE_AGAIN_S):
+        return None
+    if not v.may_retry("compare", 10.0):
+        return Verdict(Nothing(), "waiting before comparing histories again")
+    return Verdict(Compare(upstream, v.memory.last_term), "comparing my history with the leader's")
+
+
+def _leader_finished_its_checkpoint(v: View) -> bool:
+    """pg_rewind reads the source's control file, which names the new timeline only after a checkpoint (HAZARDS B 32)."""
+    member = v.leader_member
+    return member is not None and member.checkpoint_after_promote is not False

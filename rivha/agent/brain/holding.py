@@ -1,0 +1,260 @@
+"""The lease question: what about the leader key and the lease that carries it?
+
+One table for all situations, so that "hands off while paused" can never stop a renewal. The first rule that answers decides.
+"""
+
+from __future__ import annotations
+
+from rivha.agent.brain.actions import (
+    AbandonBootstrap,
+    Acquire,
+    ClaimBootstrap,
+    LeaseVerdict,
+    MakePledge,
+    Nothing,
+    Rebind,
+    Renew,
+    Resign,
+    Verdict,
+    Win,
+    Withdraw,
+)
+from rivha.agent.brain.election import (
+    GRACE_S,
+    history_forbids,
+    leaderless_for_s,
+    operator_named_me,
+    why_i_hold_back,
+    why_i_may_not_stand,
+)
+from rivha.agent.brain.view import View
+from rivha.model import Data, Role, State
+
+CRASHES_TO_RESIGN = 3  # within memory.CRASH_WINDOW_S
+FAILURES_TO_RESIGN = 3
+
+
+def ask_nothing_of_a_silent_etcd(v: View) -> LeaseVerdict | None:
+    """Nothing can be written, and what was read before may be wrong by now."""
+    if v.cluster is None:
+        return Verdict(Nothing(), "etcd does not answer")
+    return None
+
+
+def give_the_key_back_after_a_hand_over(v: View) -> LeaseVerdict | None:
+    """My Postgres has stopped for a switchover or for my own end: the candidate may take over at once."""
+    if v.key_is_mine and v.down and not v.busy and (v.memory.handed_over_term == v.term or v.stopping):
+        lsn = (v.postgres.wal_lsn or 0) if v.postgres.clean else 0
+        why = "the agent ends" if v.stopping else "switchover"
+        return Verdict(Resign(_hand_over_to(v), lsn, why), "my Postgres has stopped to hand over")
+    return None
+
+
+def give_the_key_back_when_i_cannot_serve(v: View) -> LeaseVerdict | None:
+    """A leader without usable data, or whose Postgres dies again and again, keeps others from leading."""
+    if not v.key_is_mine or v.busy or not v.down:
+        return None
+    if v.postgres.data is not Data.VALID and v.memory.initialized:
+        return Verdict(Resign(reason="no data"), f"my data directory cannot be used: {v.postgres.problem or v.postgres.data.value}")
+    if not v.data_is_of_this_cluster:
+        return Verdict(Resign(reason="foreign data"), "my data directory belongs to another cluster")
+    if why := _why_restarting_is_hopeless(v):
+        return Verdict(Resign(reason=why), f"{why}, and another node can lead")
+    return None
+
+
+def let_go_in_pause_when_no_primary_is_here(v: View) -> LeaseVerdict | None:
+    """Paused, the key belongs to whoever runs the primary (REFERENCE 1.9)."""
+    if not (v.policy.paused and v.key_is_mine) or v.busy or _won_by_request(v):
+        return None
+    if v.down or (v.running and v.postgres.role is Role.STANDBY):
+        return Verdict(Resign(reason="paused and not primary"), "paused, and my Postgres is no primary")
+    return None
+
+
+def move_to_a_lease_of_the_new_ttl(v: View) -> LeaseVerdict | None:
+    """The ttl was changed: a lease cannot be, so the key moves to another."""
+    if v.i_lead and v.lease is not None and v.lease.ttl_s != v.policy.ttl_s:
+        return Verdict(Rebind(), f"ttl is {v.policy.ttl_s:g} s now")
+    return None
+
+
+def keep_the_key_that_is_mine(v: View) -> LeaseVerdict | None:
+    """etcd says that I lead: renew, also after a restart of the agent, which finds its key and lease again."""
+    if v.key_is_mine and v.cluster is not None and v.cluster.leader is not None:
+        adopted = v.lease is None or v.lease.lease_id != v.cluster.leader.lease_id
+        return Verdict(Renew(v.cluster.leader.lease_id), "the leader key is mine: adopting its lease" if adopted else "I lead")
+    return None
+
+
+def withdraw_my_pledge_for_the_leader_in_office(v: View) -> LeaseVerdict | None:
+    """Somebody leads: my promise to stream from nobody has served its purpose."""
+    if v.other_leader is not None and v.my_pledge is not None and not v.busy_with("pledge"):
+        return Verdict(Withdraw(), f"{v.other_leader} leads: taking my pledge back to follow")
+    return None
+
+
+def leave_the_key_to_its_holder(v: View) -> LeaseVerdict | None:
+    if v.other_leader is not None:
+        return Verdict(Nothing(), f"{v.other_leader} leads")
+    return None
+
+
+def stand_aside_when_ending(v: View) -> LeaseVerdict | None:
+    if v.stopping:
+        return Verdict(Nothing(), "the agent ends")
+    return None
+
+
+def stand_still_on_what_cannot_be_read(v: View) -> LeaseVerdict | None:
+    """A record that does not parse is never read as "nothing": no promotion on a guess."""
+    if v.unreadable:
+        return Verdict(Nothing(), f"etcd holds what I cannot read: {v.unreadable}")
+    return None
+
+
+def take_my_claim_back_after_a_failed_bootstrap(v: View) -> LeaseVerdict | None:
+    if v.bootstrap_is_mine and v.job is not None and v.job.kind == "bootstrap" and v.job.outcome == "failed":
+        return Verdict(AbandonBootstrap(), f"the bootstrap failed: {v.job.detail}")
+    return None
+
+
+def lead_what_i_bootstrapped(v: View) -> LeaseVerdict | None:
+    if v.bootstrap_is_mine and v.is_primary and _i_bootstrapped(v):
+        return Verdict(Acquire(), "bootstrapped a new cluster")
+    return None
+
+
+def claim_the_bootstrap_of_a_new_cluster(v: View) -> LeaseVerdict | None:
+    """Only when nobody is known to have data: a wiped etcd must not give birth to a second cluster (HAZARDS A 16)."""
+    if v.cluster is None or v.cluster.initialize is not None or v.postgres.data is not Data.EMPTY or v.busy or v.policy.paused:
+        return None
+    others = [m.name for m in v.cluster.members if m.name != v.me and m.role != "uninitialized"]
+    if others or v.memory.initialized:
+        who = ", ".join(others) or "I"
+        return Verdict(Nothing(), f"etcd forgot this cluster, but {who} knew it: waiting for a primary that restores it")
+    if not v.may_retry("bootstrap"):
+        return Verdict(Nothing(), "waiting before another bootstrap")
+    return Verdict(ClaimBootstrap(), "no cluster yet: claiming the bootstrap")
+
+
+def wait_for_the_bootstrap(v: View) -> LeaseVerdict | None:
+    if v.cluster is not None and v.cluster.initialize == "" and not v.is_primary:
+        return Verdict(Nothing(), "bootstrapping" if v.busy_with("bootstrap") else "another node bootstraps the cluster")
+    return None
+
+
+def lead_again_with_my_own_primary(v: View) -> LeaseVerdict | None:
+    """Nobody has won since I led (`sync` names me), or a primary is adopted: it needs no election, it holds everything."""
+    if v.nobody_leads and v.postgres.role is Role.PRIMARY and not v.busy and v.has_data and why_my_primary_may_not_lead(v) is None:
+        what = "running" if v.is_primary else "stopped"
+        return Verdict(Acquire(), f"nobody has led since my own {what} primary")
+    return None
+
+
+def pledge_when_nobody_leads(v: View) -> LeaseVerdict | None:
+    """The first half of standing for election: freeze, and publish where my WAL ends."""
+    if not v.nobody_leads or v.my_pledge is not None or (v.policy.paused and not operator_named_me(v)):
+        return None
+    if v.busy_with("pledge"):
+        return Verdict(Nothing(), "freezing my WAL")
+    if (why := why_i_may_not_stand(v)) is None and not v.busy and v.may_retry("pledge", 2.0):
+        return Verdict(MakePledge(v.memory.last_term), "nobody leads: standing for election")
+    return Verdict(Nothing(), f"nobody leads; not standing: {why or 'a job is running'}")
+
+
+def win_when_i_rank_first(v: View) -> LeaseVerdict | None:
+    """The second half: everybody ranks the same frozen pledges; the best one acts, the others hold back a moment."""
+    if not v.nobody_leads or v.my_pledge is None or (v.policy.paused and not operator_named_me(v)):
+        return None
+    if why := why_i_may_not_stand(v):
+        return Verdict(Nothing(), f"nobody leads; not standing: {why}")
+    if why := why_i_hold_back(v):
+        return Verdict(Nothing(), f"nobody leads; holding back: {why}")
+    return Verdict(Win(), "nobody leads and I rank first")
+
+
+def do_nothing(v: View) -> LeaseVerdict | None:
+    return Verdict(Nothing(), "nobody leads" if v.nobody_leads else "nothing to do")
+
+
+LEASE = (
+    ask_nothing_of_a_silent_etcd,
+    give_the_key_back_after_a_hand_over,
+    give_the_key_back_when_i_cannot_serve,
+    let_go_in_pause_when_no_primary_is_here,
+    move_to_a_lease_of_the_new_ttl,
+    keep_the_key_that_is_mine,
+    withdraw_my_pledge_for_the_leader_in_office,
+    leave_the_key_to_its_holder,
+    stand_aside_when_ending,
+    stand_still_on_what_cannot_be_read,
+    take_my_claim_back_after_a_failed_bootstrap,
+    lead_what_i_bootstrapped,
+    claim_the_bootstrap_of_a_new_cluster,
+    wait_for_the_bootstrap,
+    lead_again_with_my_own_primary,
+    pledge_when_nobody_leads,
+    win_when_i_rank_first,
+    do_nothing,
+)
+
+
+# ---- facts that only the lease question asks for ----
+
+
+def why_my_primary_may_not_lead(v: View) -> str | None:
+    """Why a primary of mine, running or stopped, must not take the free key without an election; None when it may."""
+    c, p = v.cluster, v.postgres
+    if c is None:
+        return "etcd does not answer"
+    if not v.data_is_of_this_cluster:
+        return "its data belongs to another cluster"
+    if c.sync is not None and c.sync.leader not in (None, v.me):
+        return f"{c.sync.leader} has led since"
+    if v.my_pledge is not None:
+        return "I have pledged to follow"
+    if forbidden := history_forbids(v, p.timeline):
+        return forbidden
+    if v.policy.paused and not v.is_primary:
+        return "the cluster is paused"
+    if not v.is_primary and c.sync is None:
+        return "a stopped primary that never led here is not started as one"
+    resigned = c.resigned is not None and c.resigned.leader == v.me
+    if resigned and leaderless_for_s(v) <= GRACE_S:
+        return "I have just given the lead back"
+    return None
+
+
+def another_can_lead(v: View) -> bool:
+    """Some other published node is a running standby that may lead."""
+    members = v.cluster.members if v.cluster else ()
+    return any(m.name != v.me and m.state == "running" and m.role == "replica" and not m.nofailover for m in members)
+
+
+def _why_restarting_is_hopeless(v: View) -> str | None:
+    """Crash loops and failing starts end the term, if somebody else can lead (HAZARDS G 99); otherwise go on trying."""
+    if not another_can_lead(v) or v.policy.paused:
+        return None
+    if len(v.memory.crashes) >= CRASHES_TO_RESIGN:
+        return f"Postgres crashed {len(v.memory.crashes)} times"
+    if v.failed("start") >= FAILURES_TO_RESIGN:
+        return f"Postgres failed to start {v.failed('start')} times"
+    if v.policy.primary_start_timeout_s == 0 and v.postgres.state is State.CRASHED:
+        return "Postgres crashed and primary_start_timeout is 0"
+    return None
+
+
+def _hand_over_to(v: View) -> str | None:
+    """The switchover's candidate; at the agent's own end nobody is named, the best one takes over."""
+    failover = v.cluster.failover if v.cluster else None
+    return failover.candidate if failover and not v.stopping else None
+
+
+def _won_by_request(v: View) -> bool:
+    failover = v.cluster.failover if v.cluster else None
+    return failover is not None and failover.candidate == v.me
+
+
+def _i_bootstrapped(v: View) -> bool:
+    return v.job is not None and v.job.kind == "bootstrap" and v.job.outcome == "done"

@@ -1,0 +1,163 @@
+"""What to do with Postgres when I hold the leader key on a lease that lives."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from rivha.agent.brain.actions import GiveUp, HandOver, Nothing, PostgresVerdict, Promote, SetAside, Start, Stop, Verdict
+from rivha.agent.brain.actions import Restart as RestartAction
+from rivha.agent.brain.holding import another_can_lead
+from rivha.agent.brain.view import View
+from rivha.model import Data, FailoverRequest, Role, State
+
+FAST_STOP_S = 30.0  # a hand-over's fast stop waits for walsenders; then it turns immediate
+WRONG_CLUSTER = 4  # exit code, docs/operations.md
+
+
+def stop_before_my_lease_runs_out(v: View) -> PostgresVerdict | None:
+    """etcd could not be reached to renew: what I acknowledge after the lease's end may be lost. First in every table but the paused one."""
+    if not (v.is_primary and v.step_down_at is not None and v.now >= v.step_down_at):
+        return None
+    assert v.lease is not None
+    if v.busy_with("stop", "handover"):
+        return Verdict(Nothing(), "stopping Postgres before the lease runs out")
+    left = max(v.lease.expires_at - v.now, 0.0)
+    return Verdict(Stop(fast_s=left / 2, quit_s=left / 4), f"the lease could not be renewed and runs out in {left:.1f} s")
+
+
+def leave_foreign_data_alone(v: View) -> PostgresVerdict | None:
+    """Two clusters under one name: whatever is done here would hurt one of them."""
+    if not v.data_is_of_this_cluster and not v.policy.paused and v.cluster is not None:
+        known, mine = v.cluster.initialize, v.postgres.system_id
+        reason = f"the data directory belongs to another cluster: system identifier {mine}, and etcd says {known}. " + (
+            "Check scope and data_dir in the configuration, or move the directory away to clone this node anew"
+        )
+        return Verdict(GiveUp(WRONG_CLUSTER), reason)
+    return None
+
+
+def kill_a_postgres_that_hangs(v: View) -> PostgresVerdict | None:
+    """A Postgres that answers nothing for hang_timeout serves nobody; it is treated as crashed (DESIGN 8)."""
+    since = v.memory.silent_since
+    if since is not None and v.is_primary and v.now - since >= v.policy.hang_timeout_s and not v.busy_with("stop"):
+        return Verdict(Stop(fast_s=0.0), f"Postgres has answered nothing for {v.now - since:.0f} s")
+    return None
+
+
+def give_up_a_start_that_takes_too_long(v: View) -> PostgresVerdict | None:
+    """primary_start_timeout, and only if somebody else can lead (REFERENCE 1.7)."""
+    since = v.memory.starting_since
+    if since is not None and v.now - since > v.policy.primary_start_timeout_s and another_can_lead(v) and not v.busy_with("stop"):
+        return Verdict(Stop(fast_s=0.0), f"Postgres has been starting for {v.now - since:.0f} s and another node can lead")
+    return None
+
+
+def wait_for_the_job(v: View) -> PostgresVerdict | None:
+    """One long piece of work at a time; what may interrupt it stands above this rule."""
+    if v.busy and v.job is not None:
+        subject = f" {v.job.subject}" if v.job.subject else ""
+        return Verdict(Nothing(), f"busy: {v.job.kind}{subject}")
+    return None
+
+
+def hand_over_on_request(v: View) -> PostgresVerdict | None:
+    """An operator's switchover, or failover away from a leader that lives; and my own end."""
+    if not (v.running and v.is_primary and v.key_is_mine):
+        return None
+    term = v.term
+    if v.stopping and not v.policy.paused:
+        return Verdict(HandOver(term, None, FAST_STOP_S), "the agent ends: handing over")
+    request = v.cluster.failover
+    if request is None or why_not_switch_over(v, request) is not None or v.memory.handed_over_term == term:
+        return None
+    return Verdict(HandOver(term, request.candidate, FAST_STOP_S), f"switchover to {request.candidate or 'the best standby'} was asked for")
+
+
+def promote_the_elected(v: View) -> PostgresVerdict | None:
+    """I lead and my Postgres is still a standby; the lease must outlive the promotion."""
+    if not (v.running and v.postgres.role is Role.STANDBY and v.i_lead and v.may_retry("promote", 2.0)):
+        return None
+    assert v.step_down_at is not None
+    return Verdict(Promote(v.term, v.step_down_at), "I was elected")
+
+
+def start_what_is_down(v: View) -> PostgresVerdict | None:
+    """A primary that died is started in place: no promotion, no new timeline (HAZARDS D 52). A standby is started to be promoted."""
+    if not (v.down and v.has_data and v.may_retry("start", 10.0)) or v.stopping:
+        return None
+    if v.memory.handed_over_term == v.term:
+        return None  # the lease question resigns now
+    primary = v.postgres.role is Role.PRIMARY
+    return Verdict(Start(primary, None, v.step_down_at), "starting Postgres in place" if primary else "starting Postgres to promote it")
+
+
+def restart_on_request(v: View) -> PostgresVerdict | None:
+    wish = v.wish("restart")
+    if wish is not None and v.running and not v.stopping:
+        return Verdict(RestartAction(wish.number), "an operator asked for a restart")
+    return None
+
+
+def move_aside_an_unfinished_bootstrap(v: View) -> PostgresVerdict | None:
+    """What an interrupted initdb left is nobody's data; it is kept for people to look at, and a new start is made."""
+    if v.postgres.data is Data.UNFINISHED and v.postgres.unfinished == "bootstrap" and v.may_retry("set_aside"):
+        return Verdict(SetAside("failed"), "a bootstrap was interrupted: moving its data directory aside")
+    return None
+
+
+def stay_primary(v: View) -> PostgresVerdict | None:
+    words = {State.RUNNING: "primary", State.STARTING: "Postgres is starting", State.SILENT: "Postgres does not answer"}
+    return Verdict(Nothing(), f"I lead; {words.get(v.postgres.state, v.postgres.problem or 'Postgres is ' + v.postgres.state.value)}")
+
+
+LEADING = (
+    stop_before_my_lease_runs_out,
+    leave_foreign_data_alone,
+    kill_a_postgres_that_hangs,
+    give_up_a_start_that_takes_too_long,
+    wait_for_the_job,
+    hand_over_on_request,
+    promote_the_elected,
+    start_what_is_down,
+    restart_on_request,
+    stay_primary,
+)
+
+
+def why_not_switch_over(v: View, request: FailoverRequest) -> str | None:
+    """What stands in the way of this request now, in words; None when the leader may begin. The API asks the same question."""
+    c = v.cluster
+    if c is None or c.leader is None:
+        return "nobody leads"
+    if request.scheduled_at is not None and not _is_due(v, request.scheduled_at):
+        return f"scheduled for {request.scheduled_at}"
+    if request.leader is not None and request.leader != c.leader.name:
+        return f"{request.leader} does not lead, {c.leader.name} does"
+    if request.candidate == c.leader.name:
+        return f"{request.candidate} leads already"
+    if request.candidate is None:
+        return None if another_can_lead(v) else "no other member can take over"
+    return _why_not_to(v, request)
+
+
+def _why_not_to(v: View, request: FailoverRequest) -> str | None:
+    c, name = v.cluster, request.candidate
+    member = c.member(name) if c else None
+    if c is None or member is None:
+        return f"there is no member {name}"
+    if member.nofailover:
+        return f"{name} has the tag nofailover"
+    if member.state != "running" or member.role != "replica":
+        return f"{name} is no running replica"
+    lag = c.optime - (member.xlog_location or 0)
+    if request.leader is not None and lag > v.policy.maximum_lag_on_failover:
+        return f"{name} lags {lag} bytes, more than maximum_lag_on_failover"
+    return None
+
+
+def _is_due(v: View, scheduled_at: str) -> bool:
+    """ISO 8601 with a zone; what cannot be read is never due (upkeep removes it)."""
+    try:
+        return datetime.fromisoformat(scheduled_at).timestamp() <= v.wall
+    except ValueError:
+        return False

@@ -1,0 +1,65 @@
+"""The deadman beside the loop: stops Postgres when nobody has vouched for its leadership in time.
+
+It must not depend on the brain: should the tick hang, or decide wrongly, the last instant vouched for still comes, and then Postgres is
+stopped without asking. The tick moves that instant; only the passing of time fires it. A suspended machine counts too (see main.clock).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from rivha.errors import RivhaError
+
+log = structlog.get_logger(__name__)
+
+FENCE_SHARE = 0.125  # of the ttl, before the lease's end: 1.25 s of 10 for an immediate stop, then SIGKILL
+AGAIN_S = 0.5  # a stop that failed is tried again
+
+
+class Fence:
+    def __init__(self, clock: Callable[[], float], stop: Callable[[float], Awaitable[None]]) -> None:
+        """`stop(quit_s)` ends Postgres: immediate for `quit_s` seconds, then SIGKILL."""
+        self._clock = clock
+        self._stop = stop
+        self._moved = asyncio.Event()
+        self.deadline: float | None = None
+        self.quit_s = 0.5
+        self.fired = 0
+
+    def vouch(self, until: float | None, quit_s: float = 0.5) -> None:
+        """Postgres may serve as a primary until this instant; None: it is no primary, there is nothing to fence."""
+        if until != self.deadline:
+            self.deadline, self.quit_s = until, quit_s
+            self._moved.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            self._moved.clear()
+            if self.deadline is not None and self._clock() >= self.deadline:
+                await self._fire()
+            await self._sleep()
+
+    async def _sleep(self) -> None:
+        """Until the deadline comes or is moved; a look every half second at the most notices a clock that jumped (a suspended machine)."""
+        left = None if self.deadline is None else min(max(self.deadline - self._clock(), 0.0), AGAIN_S)
+        try:
+            async with asyncio.timeout(left):
+                await self._moved.wait()
+        except TimeoutError:
+            pass
+
+    async def _fire(self) -> None:
+        self.fired += 1
+        late = self._clock() - (self.deadline or 0.0)
+        log.critical("fence: nobody vouches for this primary any more, stopping Postgres at once", late_s=round(late, 3))
+        self.deadline = None
+        try:
+            await self._stop(self.quit_s)
+            log.warning("fence: Postgres has stopped")
+        except (RivhaError, OSError) as error:
+            log.critical("fence: Postgres could not be stopped, trying again", error=str(error))
+            self.deadline = self._clock() + AGAIN_S

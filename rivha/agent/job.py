@@ -1,0 +1,76 @@
+"""The one slot for long work: clone, rewind, start, stop, promote. Its state is part of the next View, so the tick stays short.
+
+Only the performer begins and cancels jobs. A job's end wakes the tick. What a job raises becomes its outcome, never the tick's problem.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+
+import structlog
+
+from rivha.agent.brain.view import Job
+from rivha.errors import RivhaError
+
+log = structlog.get_logger(__name__)
+
+
+class JobSlot:
+    def __init__(self, clock: Callable[[], float], wake: Callable[[], None]) -> None:
+        self._clock = clock
+        self._wake = wake
+        self._task: asyncio.Task[str | None] | None = None
+        self.job: Job | None = None
+
+    @property
+    def busy(self) -> bool:
+        return self._task is not None
+
+    def begin(
+        self,
+        kind: str,
+        work: Coroutine[object, object, str | None],
+        *,
+        subject: str = "",
+        term: int = 0,
+        at_end: Callable[[Job], None] | None = None,
+    ) -> bool:
+        """False, and the work is dropped, when the slot is taken. `work` returns the job's result; `at_end` is called before the wake-up."""
+        if self._task is not None:
+            work.close()
+            return False
+        self.job = Job(kind, self._clock(), subject, term)
+        log.info("job begins", job=kind, subject=subject)
+        self._task = asyncio.create_task(work, name=f"job {kind}")
+        self._task.add_done_callback(lambda task: self._ended(task, at_end))
+        return True
+
+    async def cancel(self) -> None:
+        """Returns when the work has ended, whatever it made of its cancellation."""
+        if self._task is not None:
+            task = self._task
+            task.cancel()
+            await asyncio.wait({task})
+            if self._task is task:  # its done-callback may not have run yet
+                await asyncio.sleep(0)
+
+    def _ended(self, task: asyncio.Task[str | None], at_end: Callable[[Job], None] | None) -> None:
+        assert self.job is not None
+        self._task = None
+        job = replace(self.job, ended_at=self._clock())
+        seconds = round(self._clock() - job.started_at, 3)
+        if task.cancelled():
+            self.job = replace(job, outcome="cancelled", detail="cancelled")
+            log.info("job cancelled", job=job.kind, subject=job.subject, seconds=seconds)
+        elif (error := task.exception()) is not None:
+            self.job = replace(job, outcome="failed", detail=str(error) or type(error).__name__)
+            bug = None if isinstance(error, (RivhaError, OSError)) else error
+            log.error("job failed", job=job.kind, subject=job.subject, seconds=seconds, error=self.job.detail, exc_info=bug)
+        else:
+            self.job = replace(job, outcome="done", result=task.result() or "")
+            log.info("job done", job=job.kind, subject=job.subject, seconds=seconds, result=self.job.result)
+        if at_end is not None:
+            at_end(self.job)
+        self._wake()
