@@ -21,7 +21,7 @@ class JobSlot:
     def __init__(self, clock: Callable[[], float], wake: Callable[[], None]) -> None:
         self._clock = clock
         self._wake = wake
-        self._task: asyncio.Task[str | None] | None = None
+        self._task: asyncio.Task[object] | None = None
         self.job: Job | None = None
 
     @property
@@ -31,19 +31,18 @@ class JobSlot:
     def begin(
         self,
         kind: str,
-        work: Coroutine[object, object, str | None],
+        work: Callable[[], Coroutine[object, object, object]],
         *,
         subject: str = "",
         term: int = 0,
         at_end: Callable[[Job], None] | None = None,
     ) -> bool:
-        """False, and the work is dropped, when the slot is taken. `work` returns the job's result; `at_end` is called before the wake-up."""
+        """False when the slot is taken. A text that `work` returns is the job's result; `at_end` is called before the wake-up."""
         if self._task is not None:
-            work.close()
             return False
         self.job = Job(kind, self._clock(), subject, term)
         log.info("job begins", job=kind, subject=subject)
-        self._task = asyncio.create_task(work, name=f"job {kind}")
+        self._task = asyncio.create_task(work(), name=f"job {kind}")
         self._task.add_done_callback(lambda task: self._ended(task, at_end))
         return True
 
@@ -56,7 +55,7 @@ class JobSlot:
             if self._task is task:  # its done-callback may not have run yet
                 await asyncio.sleep(0)
 
-    def _ended(self, task: asyncio.Task[str | None], at_end: Callable[[Job], None] | None) -> None:
+    def _ended(self, task: asyncio.Task[object], at_end: Callable[[Job], None] | None) -> None:
         assert self.job is not None
         self._task = None
         job = replace(self.job, ended_at=self._clock())
@@ -69,7 +68,8 @@ class JobSlot:
             bug = None if isinstance(error, (RivhaError, OSError)) else error
             log.error("job failed", job=job.kind, subject=job.subject, seconds=seconds, error=self.job.detail, exc_info=bug)
         else:
-            self.job = replace(job, outcome="done", result=task.result() or "")
+            result = task.result()
+            self.job = replace(job, outcome="done", result=result if isinstance(result, str) else "")
             log.info("job done", job=job.kind, subject=job.subject, seconds=seconds, result=self.job.result)
         if at_end is not None:
             at_end(self.job)

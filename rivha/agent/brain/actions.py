@@ -151,6 +151,7 @@ class GiveUp:
     """End the agent with an exit code; Postgres is left as it is."""
 
     exit_code: int
+    why: str
 
 
 PostgresAction: TypeAlias = Nothing | Clone | Start | Promote | Stop | HandOver | Follow | Compare | Rewind | SetAside | Restart | GiveUp

@@ -32,7 +32,7 @@ def leave_foreign_data_alone(v: View) -> PostgresVerdict | None:
         reason = f"the data directory belongs to another cluster: system identifier {mine}, and etcd says {known}. " + (
             "Check scope and data_dir in the configuration, or move the directory away to clone this node anew"
         )
-        return Verdict(GiveUp(WRONG_CLUSTER), reason)
+        return Verdict(GiveUp(WRONG_CLUSTER, reason), reason)
     return None
 
 
@@ -62,7 +62,7 @@ def wait_for_the_job(v: View) -> PostgresVerdict | None:
 
 def hand_over_on_request(v: View) -> PostgresVerdict | None:
     """An operator's switchover, or failover away from a leader that lives; and my own end."""
-    if not (v.running and v.is_primary and v.key_is_mine):
+    if v.cluster is None or not (v.running and v.is_primary and v.key_is_mine):
         return None
     term = v.term
     if v.stopping and not v.policy.paused:

@@ -12,7 +12,6 @@ from enum import StrEnum
 from rivha.agent.brain.memory import Memory
 from rivha.model import Cluster, Data, Member, Pledge, Policy, PostgresStatus, Role, State, Upstream
 
-
 STEP_DOWN_SHARE = 0.25  # of the ttl, before its end: 2.5 s of 10 for a fast stop, of which the fence takes the last half
 
 

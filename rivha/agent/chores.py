@@ -1,0 +1,156 @@
+"""Carries out the chores that `brain.upkeep` found due, and remembers which were done. None of them changes who leads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import structlog
+
+from rivha.agent.brain.upkeep import Chore, ClearFailover, Configure, Housekeeping, KeepSlots, Publish, RefuseWish, Restore, WriteHistory
+from rivha.agent.brain.view import View
+from rivha.agent.desk import Desk
+from rivha.agent.lease import Leases
+from rivha.dcs import writes
+from rivha.dcs.base import Dcs, Txn
+from rivha.errors import CommandFailed, DcsUnavailable, PostgresUnavailable
+from rivha.model import HistoryLine, Outcome
+from rivha.postgres.base import Postgres
+from rivha.postgres.settings import slot_name
+
+log = structlog.get_logger(__name__)
+
+
+class Chores:
+    """`done` is what `upkeep` compares with. Failures are told once per change and tried again at the next tick."""
+
+    def __init__(
+        self,
+        me: str,
+        dcs: Dcs,
+        postgres: Postgres,
+        leases: Leases,
+        desk: Desk,
+        wall: Callable[[], float],
+        configure: Callable[[View], Awaitable[Mapping[str, object]]],  # puts a new dynamic configuration in force; answers it whole
+    ) -> None:
+        self._me, self._dcs, self._postgres, self._leases, self._desk = me, dcs, postgres, leases, desk
+        self._wall, self._configure = wall, configure
+        self.done = Housekeeping(my_slot=slot_name(me))
+        self._complaint = ""
+        self._slots_task: asyncio.Task[None] | None = None
+
+    def saw(self, v: View) -> None:
+        """Keeps who was seen when, for member_slots_ttl."""
+        if v.cluster is not None:
+            seen = {**self.done.slots_seen, **{m.name: v.now for m in v.cluster.members}}
+            kept = {n: at for n, at in seen.items() if v.now - at < v.policy.member_slots_ttl_s}
+            self.done = replace(self.done, slots_seen=kept)
+
+    async def perform(self, v: View, chores: tuple[Chore, ...]) -> None:
+        for chore in chores:
+            try:
+                await self._perform(v, chore)
+            except (DcsUnavailable, CommandFailed, PostgresUnavailable, OSError) as error:
+                self._tell(f"{type(chore).__name__}: {error}")
+                return
+        self._tell("")
+
+    def _tell(self, complaint: str) -> None:
+        if complaint and complaint != self._complaint:
+            log.warning("a chore failed, trying again", chore=complaint)
+        self._complaint = complaint
+
+    async def _perform(self, v: View, chore: Chore) -> None:
+        budget_s = v.policy.retry_timeout_s / 2
+        match chore:
+            case Publish():
+                await self._publish(v, chore, budget_s)
+            case Restore(initialize, config):
+                await self._restore(v, initialize, config, budget_s)
+            case ClearFailover(why):
+                assert v.cluster is not None
+                log.info("the request in `failover` is over", why=why)
+                await self._dcs.commit(writes.clear_failover(v.cluster), budget_s)
+            case WriteHistory():
+                await self._write_history(v, budget_s)
+            case Configure(revision):
+                await self._configure(v)
+                self.done = replace(self.done, configured_revision=revision)
+            case KeepSlots():
+                self._keep_slots(v, chore)
+            case RefuseWish(number, why):
+                self._desk.settle(number, False, why)
+
+    async def _publish(self, v: View, chore: Publish, budget_s: float) -> None:
+        assert v.cluster is not None
+        lease_id = await self._leases.keep_member(v.policy.ttl_s, budget_s)
+        txns: list[Txn] = []
+        if chore.member is not None:
+            txns.append(writes.publish_member(chore.member, lease_id))
+        if chore.status:
+            txns.append(writes.publish_status(v.cluster, chore.optime, chore.slots, v.cluster.retain_slots))
+        if await self._dcs.commit(writes.merge(*txns), budget_s) is not Outcome.DONE:
+            return
+        d = self.done
+        self.done = replace(
+            d,
+            published=chore.member or d.published,
+            published_at=v.now,
+            optime=chore.optime if chore.status else d.optime,
+            slots=chore.slots if chore.status else d.slots,
+        )
+
+    async def keep_member_alive(self, v: View) -> None:
+        """Once a tick: cheap unless the lease is due."""
+        if v.cluster is not None and self.done.published is not None:
+            try:
+                await self._leases.keep_member(v.policy.ttl_s, v.policy.retry_timeout_s / 2)
+            except DcsUnavailable as error:
+                self._tell(f"member lease: {error}")
+
+    async def _restore(self, v: View, initialize: str | None, config: bool, budget_s: float) -> None:
+        assert v.cluster is not None
+        known = await self._configure(v) if config else None
+        log.warning("etcd lost records of this cluster: restoring them", initialize=initialize, config=config)
+        await self._dcs.commit(writes.restore(v.cluster, initialize, known), budget_s)
+
+    async def _write_history(self, v: View, budget_s: float) -> None:
+        assert v.cluster is not None
+        known = {line.timeline: line for line in v.cluster.history}
+        now = datetime.fromtimestamp(self._wall(), UTC).isoformat()
+        lines = await self._postgres.timelines()
+        if not lines:
+            return
+        last = lines[-1].timeline
+        mine = HistoryLine(last, lines[-1].lsn, lines[-1].reason, now, self._me)
+        fresh = [known.get(x.timeline) or (mine if x.timeline == last else x) for x in lines]
+        kept = fresh[-v.policy.max_timelines_history :] if v.policy.max_timelines_history else fresh
+        await self._dcs.commit(writes.put_history(v.cluster, kept), budget_s)
+
+    def _keep_slots(self, v: View, chore: KeepSlots) -> None:
+        """Beside the tick: advancing a slot can take minutes (HAZARDS F 90)."""
+        if self._slots_task is not None and not self._slots_task.done():
+            return
+        wanted = {slot_name(name) for name in chore.wanted}
+        advance = {name: lsn for name, lsn in chore.advance.items() if name in wanted}
+        self._slots_task = asyncio.create_task(self._postgres.keep_slots(wanted, advance), name="slots")
+        self._slots_task.add_done_callback(self._slots_done)
+        self.done = replace(self.done, slots_kept=chore, slots_kept_at=v.now)
+
+    def _slots_done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._tell(f"slots: {error}")
+
+    async def withdraw_member(self, budget_s: float) -> None:
+        """At the agent's end: the member key goes with its lease."""
+        if self._slots_task is not None:
+            self._slots_task.cancel()
+        if self._leases.member is not None:
+            try:
+                await self._dcs.revoke(self._leases.member.lease_id, budget_s)
+            except DcsUnavailable as error:
+                log.warning("the member key could not be removed; it goes with its lease", error=str(error))
+

@@ -1,0 +1,244 @@
+"""Action -> I/O: checks the guard, one short handler per action, the lease before Postgres.
+
+Refusing is normal and no error: the next tick looks again. Long work goes to the job slot; what is awaited here keeps within `budget_s`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from rivha.agent.brain import actions as do
+from rivha.agent.brain.view import Job, Lease, View
+from rivha.agent.desk import Desk
+from rivha.agent.job import JobSlot
+from rivha.agent.lease import Leases
+from rivha.dcs import writes
+from rivha.dcs.base import Dcs, Txn
+from rivha.errors import CannotRun, DcsUnavailable
+from rivha.model import Cluster, Outcome, Pledge, Resignation, Role
+from rivha.postgres.base import Postgres
+
+log = structlog.get_logger(__name__)
+
+
+class Callbacks(Protocol):
+    """The operator's scripts (REFERENCE 1.14); never blocks."""
+
+    def call(self, action: str, role: str) -> None: ...
+
+
+@dataclass(slots=True)
+class Performer:
+    me: str
+    dcs: Dcs
+    postgres: Postgres
+    leases: Leases
+    jobs: JobSlot
+    desk: Desk
+    callbacks: Callbacks
+    clock: Callable[[], float]
+    first_config: Callable[[], dict[str, object]]  # bootstrap.dcs: what a new cluster's `config` becomes
+    after_promotion: Callable[[int], None]  # begins the checkpoint that rewinding nodes wait for
+
+    # ---- the lease ----
+
+    async def lease(self, v: View, action: do.LeaseAction) -> Outcome:
+        """Carries out a lease verdict. UNKNOWN: whether etcd did it is not known, the next View tells."""
+        try:
+            return await self._lease(v, action)
+        except DcsUnavailable as error:
+            log.warning("etcd did not answer", action=type(action).__name__, error=str(error))
+            return Outcome.UNKNOWN
+
+    async def _lease(self, v: View, action: do.LeaseAction) -> Outcome:
+        budget_s = v.policy.retry_timeout_s / 2
+        if v.cluster is not None and not v.key_is_mine:
+            self.leases.leader = None  # etcd says that I lead nothing: believing in the lease would only keep the fence armed
+        match action:
+            case do.Nothing():
+                return Outcome.REFUSED
+            case do.Renew(lease_id):
+                return Outcome.DONE if await self.leases.renew(lease_id, v.policy.ttl_s, budget_s) else Outcome.REFUSED
+            case do.MakePledge(term):
+                return _begun(self.jobs.begin("pledge", lambda: self._pledge(v, term), term=term))
+            case do.Rebind():
+                return await self._take(v, lambda c, lease: writes.rebind(c, self.me, lease.lease_id))
+            case do.Win():
+                return await self._take(v, lambda c, lease: writes.win(c, self.me, lease.lease_id))
+            case do.Acquire():
+                return await self._take(v, self._acquire_txn(v))
+            case do.ClaimBootstrap():
+                return await self._claim_bootstrap(v, budget_s)
+            case do.AbandonBootstrap():
+                await self._told(self._cluster(v), writes.abandon_bootstrap, budget_s)
+                raise CannotRun(f"the bootstrap of the cluster failed: {v.job.detail if v.job else ''}", 7)
+            case do.Withdraw():
+                return await self._told(self._cluster(v), lambda c: writes.withdraw(c, self.me), budget_s)
+            case do.Resign():
+                return await self._resign(v, action, budget_s)
+
+    @staticmethod
+    def _cluster(v: View) -> Cluster:
+        assert v.cluster is not None, "no write to etcd is decided on without a reading of it"
+        return v.cluster
+
+    async def _told(self, c: Cluster, build: Callable[[Cluster], Txn], budget_s: float) -> Outcome:
+        txn = build(c)
+        outcome = await self.dcs.commit(txn, budget_s)
+        log.info("etcd", write=build_name(txn), outcome=outcome.value)
+        return outcome
+
+    async def _take(self, v: View, build: Callable[[Cluster, Lease], Txn]) -> Outcome:
+        """Puts the leader key on a new lease. Refused: the lease is given back. Unknown: it is kept until the next View tells."""
+        budget_s = v.policy.retry_timeout_s / 3
+        lease = await self.leases.grant(v.policy.ttl_s, budget_s)
+        outcome = await self._told(self._cluster(v), lambda c: build(c, lease), budget_s)
+        if outcome is Outcome.DONE:
+            self.leases.leader = lease
+        elif outcome is Outcome.REFUSED:
+            await self.dcs.revoke(lease.lease_id, budget_s)
+        return outcome
+
+    def _acquire_txn(self, v: View) -> Callable[[Cluster, Lease], Txn]:
+        system_id = v.postgres.system_id
+        if self._cluster(v).initialize or system_id is None:
+            return lambda c, lease: writes.acquire(c, self.me, lease.lease_id)
+        return lambda c, lease: writes.finish_bootstrap(c, self.me, lease.lease_id, system_id, self.first_config())
+
+    async def _claim_bootstrap(self, v: View, budget_s: float) -> Outcome:
+        member_lease = await self.leases.keep_member(v.policy.ttl_s, budget_s)
+        outcome = await self._told(self._cluster(v), lambda _: writes.claim_bootstrap(member_lease), budget_s)
+        if outcome is Outcome.DONE:
+            self._begin("bootstrap", self.postgres.bootstrap, at_end=lambda job: self._call_if_done(job, "on_start", "primary"))
+        return outcome
+
+    async def _pledge(self, v: View, term: int) -> str:
+        """Freeze first, publish after: the pledge must be true before anybody can read it."""
+        end = await self.postgres.freeze()
+        pledge = Pledge(self.me, term, end.timeline, end.lsn)
+        return (await self._told(self._cluster(v), lambda c: writes.pledge(c, pledge), v.policy.retry_timeout_s)).value
+
+    async def _resign(self, v: View, action: do.Resign, budget_s: float) -> Outcome:
+        resignation = Resignation(v.term, self.me, action.candidate, action.lsn, action.reason)
+        outcome = await self._told(self._cluster(v), lambda c: writes.resign(c, self.me, resignation, action.lsn), budget_s)
+        if outcome is Outcome.DONE:
+            self.leases.leader = None
+        return outcome
+
+    # ---- Postgres ----
+
+    async def on_postgres(self, v: View, action: do.PostgresAction) -> Outcome:
+        """Begins what was decided; a stale or untimely action is refused."""
+        match action:
+            case do.Nothing():
+                return Outcome.REFUSED
+            case do.GiveUp(exit_code, why):
+                raise CannotRun(why, exit_code)
+            case do.Stop(fast_s, quit_s):
+                return await self._stop(v, fast_s, quit_s)
+            case do.HandOver(term, candidate, fast_s):
+                return self._begin("handover", lambda: self._hand_over(v, fast_s), subject=candidate or "", term=term)
+            case do.Start():
+                return self._start(v, action)
+            case do.Promote(term, start_before):
+                if self.clock() >= start_before:
+                    return Outcome.REFUSED
+                return self._begin("promote", lambda: self._promote(term), term=term)
+            case do.Clone(source):
+                return self._begin("clone", lambda: self.postgres.clone(source), subject=source.name)
+            case do.Rewind(source):
+                return self._begin("rewind", lambda: self.postgres.rewind(source), subject=source.name)
+            case do.Follow(upstream):
+                return self._begin("follow", lambda: self.postgres.follow(upstream), subject=upstream.name if upstream else "")
+            case do.Compare(leader, term):
+                return self._begin("compare", lambda: self._compare(v, action), subject=leader.name, term=term)
+            case do.SetAside(why, wish):
+                return self._begin("set_aside", lambda: self._set_aside(v, why), at_end=self._settles(wish))
+            case do.Restart(wish):
+                return self._begin("restart", lambda: self._restart(v), at_end=self._settles(wish))
+
+    def _begin(
+        self,
+        kind: str,
+        work: Callable[[], Coroutine[object, object, object]],
+        *,
+        subject: str = "",
+        term: int = 0,
+        at_end: Callable[[Job], None] | None = None,
+    ) -> Outcome:
+        return _begun(self.jobs.begin(kind, work, subject=subject, term=term, at_end=at_end))
+
+    async def _stop(self, v: View, fast_s: float, quit_s: float) -> Outcome:
+        """Out of routing first; whatever job runs gives way."""
+        was_primary = v.is_primary
+        self.desk.out_of_routing = True
+        await self.jobs.cancel()
+
+        def told(job: Job) -> None:
+            self._call_if_done(job, "on_role_change" if was_primary else "on_stop", "demoted" if was_primary else "replica")
+
+        return self._begin("stop", lambda: self.postgres.stop(fast_s=fast_s, quit_s=quit_s), at_end=told)
+
+    async def _hand_over(self, v: View, fast_s: float) -> None:
+        """The checkpoint comes while clients are served, so that the shutdown's own is short (HAZARDS C 37)."""
+        await self.postgres.checkpoint()
+        self.desk.out_of_routing = True
+        limit_s = v.policy.primary_stop_timeout_s or fast_s
+        await self.postgres.stop(fast_s=min(limit_s, fast_s))
+        self.callbacks.call("on_role_change", "demoted")
+
+    def _start(self, v: View, action: do.Start) -> Outcome:
+        if action.start_before is not None and self.clock() >= action.start_before:
+            return Outcome.REFUSED
+        upstream = action.upstream
+        subject = "primary" if action.primary else (upstream.name if upstream else "standby of nobody")
+        was_primary = v.postgres.role is Role.PRIMARY and not action.primary
+
+        def told(job: Job) -> None:
+            self._call_if_done(job, "on_role_change" if was_primary else "on_start", "primary" if action.primary else "replica")
+
+        return self._begin("start", lambda: self.postgres.start(primary=action.primary, upstream=upstream), subject=subject, at_end=told)
+
+    async def _promote(self, term: int) -> None:
+        await self.postgres.promote()
+        self.callbacks.call("on_role_change", "primary")
+        self.after_promotion(term)
+
+    async def _compare(self, v: View, action: do.Compare) -> str:
+        history, text = await self.postgres.compare(action.leader)
+        log.info("compared histories", leader=action.leader.name, result=history.value, why=text)
+        return history.value
+
+    async def _set_aside(self, v: View, why: str) -> None:
+        if not v.down:
+            await self.postgres.stop(fast_s=10.0)
+        log.warning("the data directory was moved aside, nothing was deleted", to=await self.postgres.set_aside(why))
+
+    async def _restart(self, v: View) -> None:
+        primary = v.postgres.role is Role.PRIMARY
+        if primary:
+            await self.postgres.checkpoint()
+        await self.postgres.restart()
+        self.callbacks.call("on_restart", "primary" if primary else "replica")
+
+    def _settles(self, wish: int) -> Callable[[Job], None] | None:
+        if not wish:
+            return None
+        return lambda job: self.desk.settle(wish, job.outcome == "done", job.detail or job.outcome)
+
+    def _call_if_done(self, job: Job, callback: str, role: str) -> None:
+        if job.outcome == "done":
+            self.callbacks.call(callback, role)
+
+
+def _begun(yes: bool) -> Outcome:
+    return Outcome.DONE if yes else Outcome.REFUSED
+
+
+def build_name(txn: Txn) -> str:
+    """The keys that a transaction writes, for the log."""
+    return " ".join(sorted(write.key for write in txn.then))

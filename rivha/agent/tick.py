@@ -1,0 +1,188 @@
+"""The loop: wake, observe, remember, decide, record, perform. One tick a beat, and one at once when something happens.
+
+The tick itself renews the lease: if it stops, the lease ends and the fence fires. It must never wait for anything longer than its budget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from rivha.agent.brain.decide import decide
+from rivha.agent.brain.memory import Memory, remember
+from rivha.agent.brain.upkeep import describe, upkeep
+from rivha.agent.brain.view import Situation, View
+from rivha.agent.chores import Chores
+from rivha.agent.desk import Desk
+from rivha.agent.dynamic import Dynamic
+from rivha.agent.fence import FENCE_SHARE, Fence
+from rivha.agent.job import JobSlot
+from rivha.agent.journal import Entry, Journal
+from rivha.agent.lease import Leases
+from rivha.agent.observe import Observer
+from rivha.agent.perform import Performer
+from rivha.model import Member, Outcome
+
+log = structlog.get_logger(__name__)
+
+RESTLESS_BEAT_S = 0.2  # while nobody leads or something must be waited for: short, but kind to etcd
+BURST = 25  # ticks in quick succession before a pause is forced: a quarrel with etcd must not become a storm
+BURST_GAP_S = 0.25
+
+
+@dataclass(slots=True)
+class Waker:
+    """Many wishes for a tick become one."""
+
+    event: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def wake(self) -> None:
+        self.event.set()
+
+    async def sleep(self, seconds: float) -> bool:
+        """True when woken before `seconds` had passed."""
+        try:
+            async with asyncio.timeout(max(seconds, 0.0)):
+                await self.event.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self.event.clear()
+        return True
+
+
+@dataclass(slots=True)
+class Tick:
+    me: str
+    base: Member  # my member key's constant part: name, addresses, version, tags
+    clock: Callable[[], float]
+    wall: Callable[[], float]
+    observer: Observer
+    performer: Performer
+    chores: Chores
+    leases: Leases
+    jobs: JobSlot
+    fence: Fence
+    dynamic: Dynamic
+    desk: Desk
+    journal: Journal
+    waker: Waker
+    measured: Callable[[View, float], None]  # metrics: a view and what its tick cost in seconds
+    memory: Memory = field(default_factory=Memory)
+    stopping: bool = False
+    checkpoint_pending: Callable[[], bool] = lambda: False
+    _gist: tuple[str, ...] = ()
+    _quick: int = 0
+
+    async def run(self) -> None:
+        """Until the agent is to end and nothing is left to hand over; raises CannotRun when it must not go on."""
+        while True:
+            began = self.clock()
+            view, moved = await self.once()
+            if self.stopping and _is_over(view):
+                return
+            if moved:
+                self.waker.wake()
+            await self._rest(view, began)
+
+    async def _rest(self, view: View, began: float) -> None:
+        woken = await self.waker.sleep(began + beat_s(view) - self.clock())
+        self._quick = self._quick + 1 if woken else 0
+        if self._quick > BURST:
+            await asyncio.sleep(BURST_GAP_S)
+
+    async def once(self) -> tuple[View, bool]:
+        """One tick. The second value: something was done whose effect the next look will show, so look at once."""
+        began = self.clock()
+        view = await self._look()
+        decision = decide(view)
+        self._tell(Entry(began, self.wall(), view, decision, 0.0))
+        self.desk.out_of_routing = view.busy_with("stop", "handover")
+        self.desk.publish(view)
+
+        lease_outcome = await self.performer.lease(view, decision.lease.action)
+        self._vouch(view)
+        postgres_outcome = await self.performer.on_postgres(view, decision.postgres.action)
+        self.chores.saw(view)
+        view = replace(view, lease=self.leases.leader, job=self.jobs.job)
+        self.desk.publish(view)
+        await self.chores.perform(view, upkeep(view, describe(view, self.base), self.chores.done))
+        await self.chores.keep_member_alive(view)
+        self.measured(view, self.clock() - began)
+        renewed = type(decision.lease.action).__name__ in ("Renew", "Nothing")
+        return view, (lease_outcome is Outcome.DONE and not renewed) or _adopted(view, self.leases) or postgres_outcome is Outcome.DONE
+
+    async def _look(self) -> View:
+        """Observe, then remember."""
+        policy = self.dynamic.policy
+        seen = await self.observer.look(policy.retry_timeout_s / 2)
+        self.dynamic.heard(seen.cluster.config if seen.cluster else None)
+        view = View(
+            now=self.clock(),
+            wall=self.wall(),
+            me=self.me,
+            tags=self.base.tags,
+            policy=self.dynamic.policy,
+            postgres=seen.postgres,
+            postgres_seen_at=seen.at,
+            cluster=seen.cluster,
+            cluster_seen_at=self.observer.last_cluster_at,
+            last_cluster=self.observer.last_cluster,
+            lease=self.leases.leader,
+            job=self.jobs.job,
+            wishes=tuple(self.desk.wishes.values()),
+            memory=self.memory,
+            stopping=self.stopping,
+            checkpoint_pending=self.checkpoint_pending(),
+            member_lease_id=self.leases.member.lease_id if self.leases.member else 0,
+        )
+        self.memory = remember(view)
+        return replace(view, memory=self.memory)
+
+    def _tell(self, entry: Entry) -> None:
+        """Changes, not beats."""
+        if self.journal.record(entry):
+            lease, postgres = entry.decision.lease, entry.decision.postgres
+            facts = {"lease": lease.reason, "postgres": postgres.reason, "rules": f"{lease.rule}/{postgres.rule}"}
+            log.info("decision", situation=entry.view.situation.value, **facts)
+
+    def _vouch(self, v: View) -> None:
+        """Moves the fence's deadline: to the end of the lease while I lead, away when there is no primary to fence."""
+        lease = self.leases.leader
+        if v.policy.paused:
+            self.fence.vouch(None)
+        elif lease is not None:
+            self.fence.vouch(lease.expires_at - lease.ttl_s * FENCE_SHARE, quit_s=lease.ttl_s * FENCE_SHARE / 2)
+        elif not v.is_primary or v.busy_with("bootstrap") or v.bootstrap_is_mine:
+            self.fence.vouch(None)
+        elif self.fence.deadline is None:
+            # A primary without a lease: adopted, or just deprived. The rules stop it; the fence sees to it that they do.
+            self.fence.vouch(self.clock() + v.policy.retry_timeout_s + v.policy.loop_wait_s)
+
+
+def _adopted(v: View, leases: Leases) -> bool:
+    """The leader key's lease was just adopted: the next look finds me leading."""
+    return v.situation is Situation.LEADERLESS and v.key_is_mine and leases.leader is not None
+
+
+def _is_over(v: View) -> bool:
+    """Paused, Postgres is left alone; else it has stopped and the key is somebody else's or nobody's."""
+    if v.policy.paused:
+        return True
+    return v.down and not v.busy and (not v.key_is_mine or v.cluster is None)
+
+
+def beat_s(v: View) -> float:
+    """How long until the next look, if nothing wakes the tick before."""
+    restless = v.situation is Situation.LEADERLESS or (v.situation is Situation.LEADING and not v.running) or v.stopping
+    return min(RESTLESS_BEAT_S, v.policy.loop_wait_s) if restless else v.policy.loop_wait_s
+
+
+def stirs(key: str, v: View | None) -> bool:
+    """Whether a change of this key is worth a tick: positions that merely move are not."""
+    if key.startswith("members/"):
+        return v is None or (v.other_leader == key.removeprefix("members/") and not v.postgres.streaming)
+    return key != "status"
