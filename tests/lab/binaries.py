@@ -50,10 +50,18 @@ def _package(name: str) -> Path | None:
 
 @cache
 def haproxy() -> Path:
-    found = _on_path("haproxy")
-    if found is None:
+    found = _on_path("haproxy") or cache_folder() / "haproxy" / "usr" / "sbin" / "haproxy"
+    if not os.access(found, os.X_OK):
         raise NotFoundError("haproxy is not installed: apt-get install haproxy (scripts/demo and scripts/test do it, or unpack one)")
     return found
+
+
+def haproxy_environment() -> dict[str, str]:
+    """Where an HAProxy that was unpacked, not installed, finds its libraries."""
+    unpacked = cache_folder() / "haproxy"
+    if not haproxy().is_relative_to(unpacked):
+        return {}
+    return {"LD_LIBRARY_PATH": ":".join(str(folder) for folder in sorted((unpacked / "usr" / "lib").glob("*-linux-*")))}
 
 
 @cache

@@ -40,7 +40,7 @@ class Proxy:
         self.primary_port = primary_port or self.primary_port
         self._session = session
         argv = [str(binaries.haproxy()), "-db", "-f", str(CONFIG)]
-        self.process = Process("haproxy", argv, folder=self.folder, env=self._addresses(backends))
+        self.process = Process("haproxy", argv, folder=self.folder, env=self._addresses(backends) | binaries.haproxy_environment())
 
     def _addresses(self, backends: Sequence[Backend]) -> dict[str, str]:
         who = account()
