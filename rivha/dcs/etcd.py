@@ -78,9 +78,9 @@ class Etcd:
         answer = await self._endpoints.ask("/lease/grant", {"TTL": str(math.ceil(ttl_s))}, budget_s)
         return int(answer["ID"])
 
-    async def renew(self, lease_id: int, budget_s: float) -> bool:
+    async def renew(self, lease_id: int, budget_s: float) -> float:
         answer = await self._endpoints.ask("/lease/keepalive", {"ID": str(lease_id)}, budget_s)
-        return int(answer.get("TTL", 0)) > 0
+        return max(float(answer.get("TTL", 0)), 0.0)
 
     async def revoke(self, lease_id: int, budget_s: float) -> None:
         try:
