@@ -18,6 +18,7 @@ from aiohttp import web
 from rivha.api.app import Api
 from rivha.api.health import Bodies
 from rivha.api.settings import RestSettings
+from rivha.metrics import Metrics
 from tests.api.views import a_desk, a_view
 
 REQUEST = b"GET /primary HTTP/1.1\r\nHost: rivha\r\n\r\n"
@@ -34,7 +35,7 @@ async def _serve(kind: str, ports: Queue[int]) -> None:
     now = time.monotonic()
     desk = a_desk(a_view(now=now + 3600), now=None)
     if kind == "rivha":
-        api = Api(RestSettings(listen_port=0), desk, "bench")
+        api = Api(RestSettings(listen_port=0), desk, "bench", Metrics("bench", "a"))
         await api.start()
         ports.put(api.port)
     else:

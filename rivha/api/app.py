@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
 import structlog
 from aiohttp import web
@@ -16,9 +16,12 @@ from aiohttp import web
 from rivha.agent.desk import Desk
 from rivha.api import guard, health, tls
 from rivha.api.connection import TLS_HANDSHAKE_S, Connection, Connections
+from rivha.api.control import Action, Control
+from rivha.api.pages import Pages
 from rivha.api.reply import JSON, Reply, as_text
 from rivha.api.settings import RestSettings
 from rivha.errors import CannotRun, RivhaError
+from rivha.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -27,19 +30,18 @@ BODY_S = 5.0  # for a client to send the body that it announced
 STOP_S = 2.0  # for answers under way when the agent ends
 
 SAFE = ("GET", "HEAD", "OPTIONS")
-Page = Callable[[], Reply]
-Action = Callable[[bytes], Awaitable[Reply]]
 
 
 class Api:
     """The agent's HTTP side. `scope` is the cluster's name, for people and for Patroni's tools."""
 
-    def __init__(self, settings: RestSettings, desk: Desk, scope: str = "") -> None:
+    def __init__(self, settings: RestSettings, desk: Desk, scope: str, metrics: Metrics) -> None:
         self._settings = settings
         self._desk = desk
         self._bodies = health.Bodies(scope)
-        self._pages: Mapping[str, Page] = {}
-        self._actions: Mapping[tuple[str, str], Action] = {}
+        self._control = Control(desk)
+        self._pages = Pages(desk, scope, metrics).routes()
+        self._actions = self._control.routes()
         self._headers = _extra_headers(settings)
         self._connections: Connections | None = None
         self._sockets: list[socket.socket] = []
@@ -49,6 +51,11 @@ class Api:
     def port(self) -> int:
         """Where it listens; of use when the settings say 0."""
         return int(self._sockets[0].getsockname()[1])
+
+    @property
+    def scheduled_restart(self) -> Mapping[str, object] | None:
+        """For the member key: what POST /restart scheduled."""
+        return self._control.schedule.published
 
     async def start(self) -> None:
         """Raises CannotRun (exit code 6) when the address cannot be had, or a TLS file cannot be used."""
@@ -64,8 +71,10 @@ class Api:
             server.close()
         for listener in self._sockets:
             listener.close()
+        self._control.schedule.clear()
         if self._connections is not None:
             self._connections.stop_sweeping()
+            self._connections.pre_shutdown()  # who only waits goes at once
             await self._connections.shutdown(STOP_S)
         self._servers, self._sockets, self._connections = [], [], None
 

@@ -1,0 +1,80 @@
+"""A Cluster as Patroni's `/cluster` JSON, for the API and for rivhactl's tables. Pure."""
+
+from __future__ import annotations
+
+from rivha.agent.brain.view import upstream_of
+from rivha.api.status import Json, restart_reasons, sync_kind_of
+from rivha.model import Cluster, Lsn, Member, format_lsn
+
+UNKNOWN = "unknown"
+
+
+def cluster_json(cluster: Cluster, scope: str, *, mode: str, paused: bool) -> Json:
+    """`mode` is the synchronous mode in force (off, on, quorum), `paused` whether the operator paused the cluster."""
+    end = end_of_wal(cluster)
+    document: Json = {"members": [_member_json(cluster, member, mode, end) for member in cluster.members], "scope": scope}
+    if paused:
+        document["pause"] = True
+    request = cluster.failover
+    if request is not None and request.scheduled_at:
+        scheduled = {"at": request.scheduled_at, "from": request.leader, "to": request.candidate}
+        document["scheduled_switchover"] = {key: value for key, value in scheduled.items() if value}
+    if cluster.complaints:
+        document["complaints"] = list(cluster.complaints)
+    return document
+
+
+def end_of_wal(cluster: Cluster) -> Lsn:
+    """The furthest position that the leader is known to have written."""
+    leader = cluster.member(cluster.leader.name) if cluster.leader else None
+    return max(cluster.optime, (leader.xlog_location or 0) if leader else 0)
+
+
+def member_lsn(member: Member) -> Lsn | None:
+    """How far its WAL goes, written or replayed; None when it published nothing."""
+    known = [lsn for lsn in (member.xlog_location, member.receive_lsn, member.replay_lsn) if lsn is not None]
+    return max(known, default=None)
+
+
+def is_leader(cluster: Cluster, member: Member) -> bool:
+    return cluster.leader is not None and cluster.leader.name == member.name
+
+
+def _member_json(cluster: Cluster, member: Member, mode: str, end: Lsn) -> Json:
+    leads = is_leader(cluster, member)
+    document: Json = {
+        "name": member.name,
+        "role": "leader" if leads else sync_kind_of(cluster, member.name, mode) or "replica",
+        "state": member.state if leads else (member.state == "running" and member.replication_state) or member.state,
+        "api_url": member.api_url,
+    }
+    upstream = upstream_of(member)
+    if upstream is not None:
+        document |= {"host": upstream.host, "port": upstream.port}
+    if member.timeline is not None:
+        document["timeline"] = member.timeline
+    if member.pending_restart:
+        document |= {"pending_restart": True, "pending_restart_reason": restart_reasons(member.pending_restart)}
+    if member.scheduled_restart:
+        document["scheduled_restart"] = dict(member.scheduled_restart)
+    if member.tags:
+        document["tags"] = dict(member.tags)
+    document["lsn"] = _shown(member_lsn(member))
+    if not leads:
+        document |= _lags(member, end)
+    return document
+
+
+def _lags(member: Member, end: Lsn) -> Json:
+    lags: Json = {"lag": _lag(member_lsn(member), end)}
+    for word, lsn in (("receive", member.receive_lsn), ("replay", member.replay_lsn)):
+        lags |= {f"{word}_lsn": _shown(lsn), f"{word}_lag": _lag(lsn, end)}
+    return lags
+
+
+def _shown(lsn: Lsn | None) -> str:
+    return UNKNOWN if lsn is None else format_lsn(lsn)
+
+
+def _lag(lsn: Lsn | None, end: Lsn) -> int | str:
+    return UNKNOWN if lsn is None or not end else max(0, end - lsn)
