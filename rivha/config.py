@@ -21,7 +21,7 @@ from rivha.config_env import from_environment, whole
 from rivha.config_judge import judge, told_about
 from rivha.config_sections import Client, Local
 from rivha.config_shape import merged, shaped, translated, without_nulls
-from rivha.config_values import mistakes_in
+from rivha.config_values import mistakes_in, without
 from rivha.dcs.etcd import EtcdSettings
 from rivha.errors import ConfigError
 from rivha.log import LogSettings
@@ -69,6 +69,7 @@ class Config:
     watchdog: Watchdog
     ctl: CtlSettings
     local: Mapping[str, object] = field(repr=False)  # the `postgresql` section as written, for `dynamic`
+    source: str | None = None  # the file or directory, for reading it again; None: the environment alone
     warnings: tuple[str, ...] = ()  # for the agent to log once
 
     @property
@@ -95,10 +96,8 @@ def load(path: str | None, environ: Mapping[str, str]) -> Config:
     Raises ConfigError with every mistake.
     """
     raw, warnings = gathered(path, environ)
-    local, found = modelled(Local, raw)
-    if local is None:
-        raise ConfigError(found)
-    found += judge(local)
+    local, found = modelled(Local, raw, SKELETON)
+    found += [sentence for sentence in judge(local) if sentence.partition(":")[0] not in {other.partition(":")[0] for other in found}]
     if found:
         raise ConfigError(found)
     warnings += told_about(local)
@@ -116,6 +115,7 @@ def load(path: str | None, environ: Mapping[str, str]) -> Config:
         watchdog=Watchdog(local.watchdog.mode, local.watchdog.device, local.watchdog.safety_margin),
         ctl=CtlSettings(**build.ctl(local.ctl, local.restapi)),
         local=dict(raw["postgresql"]),
+        source=path,
         warnings=tuple(dict.fromkeys(warnings)),
     )
 
@@ -123,8 +123,8 @@ def load(path: str | None, environ: Mapping[str, str]) -> Config:
 def load_client(path: str | None, environ: Mapping[str, str]) -> ClientConfig:
     """What rivhactl needs; sections of a node that are missing or wrong do not matter to it. Raises ConfigError."""
     raw, warnings = gathered(path, environ)
-    client, found = modelled(Client, {name: raw[name] for name in Client.model_fields if name in raw})
-    if client is None or found:
+    client, found = modelled(Client, {name: raw[name] for name in Client.model_fields if name in raw}, {})
+    if found:
         raise ConfigError(found)
     return ClientConfig(
         scope=client.scope,
@@ -164,7 +164,7 @@ def changed(old: Config, new: Config) -> tuple[str, ...]:
     """What differs, by name, for the log and for POST /reload; says where only a restart of the agent helps. Values are not shown."""
     found = []
     for name in sorted(differences(old, new)):
-        if name in ("warnings", "local"):
+        if name in ("warnings", "local", "source"):
             continue
         reason = NEEDS_RESTART.get(name) or NEEDS_RESTART.get(name.partition(".")[0])
         found.append(f"{name} changed: takes effect when the agent is restarted ({reason})" if reason else f"{name} changed")
@@ -260,9 +260,19 @@ def parsed(text: str, source: str, warnings: list[str]) -> dict[str, Any]:
     return shaped(found)
 
 
-def modelled(model: type[M], raw: Mapping[str, Any]) -> tuple[M | None, list[str]]:
-    """The raw configuration as its model, or its mistakes."""
-    try:
-        return model.model_validate(raw), []
-    except ValidationError as error:
-        return None, [sentence for _, sentence in mistakes_in(error, model)]
+# Stands in for what is missing, so that the rest of the file can be judged in the same run.
+SKELETON: Mapping[str, Any] = {"scope": "x", "name": "x", "postgresql": {"data_dir": "/x"}}
+
+
+def modelled(model: type[M], raw: Mapping[str, Any], skeleton: Mapping[str, Any]) -> tuple[M, list[str]]:
+    """The raw configuration as its model, and its mistakes; with mistakes, the model of what is left."""
+    left, found = dict(raw), list[str]()
+    for _ in range(4):  # a mistake in a section may hide those in its keys
+        try:
+            return model.model_validate(left), found
+        except ValidationError as error:
+            for where, sentence in mistakes_in(error, model):
+                found += [sentence] if sentence not in found else []
+                left = without(left, where)
+            left = merged(skeleton, left)
+    return model.model_validate(skeleton), found

@@ -21,12 +21,12 @@ from rivha.config_values import (
     Section,
     Size,
     Whole,
-    inner_model,
     mistakes_in,
     section,
     setting,
     shown,
     unknown_keys,
+    without,
     wrong,
 )
 from rivha.errors import ConfigError
@@ -179,19 +179,6 @@ def judged(raw: Mapping[str, Any]) -> tuple[Dynamic, dict[tuple[int | str, ...],
                 found.setdefault(where, sentence)
                 left = without(left, where)
     return Dynamic(), found
-
-
-def without(raw: Mapping[str, Any], where: tuple[int | str, ...]) -> dict[str, Any]:
-    """A copy that lacks the field with the mistake: its default counts."""
-    result = dict(raw)
-    head, rest = str(where[0]), where[1:]
-    inner = result.get(head)
-    field = Dynamic.model_fields.get(head)
-    if rest and isinstance(inner, Mapping) and field is not None and inner_model(field.annotation) is not None:
-        result[head] = {name: item for name, item in inner.items() if name != str(rest[0])}
-    else:
-        result.pop(head, None)
-    return result
 
 
 def rule_broken(d: Dynamic) -> str | None:

@@ -43,8 +43,8 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
 STRUCTURED = {"loggers", "static_fields", "http_extra_headers", "https_extra_headers"}  # YAML within the variable
 PROGRAMS = ["pg_ctl", "initdb", "pg_controldata", "pg_basebackup", "postgres", "pg_isready", "pg_rewind", "pg_waldump"]
 
-# Variables that share the prefix and are none of the configuration's: Docker images and our own scripts set them.
-FOREIGN = ("VERSION", "HOME", "CONFIG_LOCATION", "CONFIG_FILE", "DEMO_", "TEST_", "LAB_", "CACHE")
+# Variables that share the prefix and are none of the configuration's: images, haproxy.cfg and our own scripts have them.
+FOREIGN = ("VERSION", "HOME", "CONFIG_LOCATION", "CONFIG_FILE", "CACHE", "DB", "DEMO_", "LAB_", "PROXY_", "TEST_")
 
 
 def known_names() -> dict[str, tuple[str, ...]]:

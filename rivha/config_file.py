@@ -210,6 +210,7 @@ def tags(value: object) -> dict[str, Any]:
 
 
 Path = Annotated[str, BeforeValidator(path)]
+BinDir = Annotated[str, BeforeValidator(lambda value: value if value == "" else path(value))]
 Command = Annotated[str, BeforeValidator(command)]
 Level = Annotated[str, BeforeValidator(level)]
 Tags = Annotated[dict[str, Any], BeforeValidator(tags)]

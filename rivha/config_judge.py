@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import BaseModel
 
@@ -243,23 +243,23 @@ def dcs_warnings(local: Local) -> Iterator[str]:
 
 
 def hba_warnings(local: Local) -> Iterator[str]:
+    """The first list that is there counts, as when Postgres' file is written."""
+    lists = {
+        "postgresql.pg_hba": local.postgresql.pg_hba,
+        "bootstrap.dcs.postgresql.pg_hba": judged_dcs(local)[0].postgresql.pg_hba,
+        "bootstrap.pg_hba": local.bootstrap.pg_hba,
+    }
+    yield from shut_out(lists, local.postgresql.authentication.replication.username or "")
+
+
+def shut_out(lists: Mapping[str, Sequence[str] | None], user: str) -> Iterator[str]:
     """Does any rule let the replication user in from another host?"""
-    dcs = judged_dcs(local)[0].postgresql.pg_hba
-    name, rules = next(
-        (
-            (name, rules)
-            for name, rules in (
-                ("postgresql.pg_hba", local.postgresql.pg_hba),
-                ("bootstrap.dcs.postgresql.pg_hba", dcs),
-                ("bootstrap.pg_hba", local.bootstrap.pg_hba),
-            )
-            if rules is not None
-        ),
-        ("", None),
-    )
-    user = local.postgresql.authentication.replication.username or ""
-    if rules is not None and not any(admits(rule, user) for rule in rules):
-        yield f"{name}: no rule lets {user} in for replication over the network; replicas could not stream"
+    for name, rules in lists.items():
+        if rules is None:
+            continue
+        if not any(admits(rule, user) for rule in rules):
+            yield f"{name}: no rule lets {user} in for replication over the network; replicas could not stream"
+        return
 
 
 def admits(rule: str, user: str) -> bool:

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator
 
 from rivha.config_dynamic import DynamicPostgres
 from rivha.config_file import (
+    BinDir,
     Command,
     Etcds,
     Level,
@@ -105,7 +106,7 @@ class Postgresql(DynamicPostgres):
     data_dir: Path = setting(..., "Rivha must know where the database is, or is to be")
     listen: Annotated[str, BeforeValidator(postgres_listen)] = setting("127.0.0.1:5432", "clients and replicas connect here")
     connect_address: Annotated[str, address(5432, listens=False)] | None = setting(None, "replicas and clients reach this node by it")
-    bin_dir: Path | Literal[""] = setting("", "PostgreSQL's programs are found in PATH otherwise")
+    bin_dir: BinDir = setting("", "PostgreSQL's programs are found in PATH otherwise")
     bin_name: Texts = setting({}, "other names of PostgreSQL's programs")
     config_dir: Path | None = setting(None, "where postgresql.conf lies; else in data_dir")
     pgpass: Path | None = setting(None, "the password file that Rivha writes; else beside data_dir")
@@ -158,7 +159,7 @@ class Local(Section):
     etcd3: Etcd | None = setting(None, "without etcd nobody can lead")
     etcd: Etcd | None = setting(None, "without etcd nobody can lead")
     bootstrap: Bootstrap = section(Bootstrap)
-    postgresql: Postgresql
+    postgresql: Postgresql = setting(..., "Rivha must know which PostgreSQL it keeps")
     tags: Tags = setting({}, "they decide what this node may become")
     log: Log = section(Log)
     watchdog: Watchdog = section(Watchdog)

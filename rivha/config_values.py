@@ -243,6 +243,18 @@ def reason_of(model: type[BaseModel], where: tuple[int | str, ...]) -> str:
     return why
 
 
+def without(raw: Mapping[str, Any], where: tuple[int | str, ...]) -> dict[str, Any]:
+    """A copy that lacks the key with the mistake: the innermost one that is still a key of a section."""
+    result = dict(raw)
+    head, rest = str(where[0]) if where else "", where[1:]
+    inner = result.get(head)
+    if rest and isinstance(inner, Mapping) and str(rest[0]) in inner:
+        result[head] = without(inner, rest)
+    else:
+        result.pop(head, None)
+    return result
+
+
 def inner_model(annotation: Any) -> type[BaseModel] | None:
     """The section that a field holds, also when it may be absent."""
     for candidate in (annotation, *getattr(annotation, "__args__", ())):

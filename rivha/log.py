@@ -83,7 +83,7 @@ class Writer(threading.Thread):
 
 
 class Logging:
-    """The running log. `lost` and `waiting` feed /patroni and /metrics."""
+    """A log: the queue, the thread and where it writes. `lost` and `waiting` feed /patroni and /metrics. The constructor raises OSError."""
 
     def __init__(self, settings: LogSettings) -> None:
         self.settings = settings
@@ -100,7 +100,7 @@ class Logging:
         return self.queued.queue.qsize()
 
     def start(self) -> None:
-        """Takes over Python's root logger and structlog. Raises OSError when the log directory cannot be written."""
+        """Takes over Python's root logger and structlog."""
         root = logging.getLogger()
         for old in root.handlers[:]:
             root.removeHandler(old)
