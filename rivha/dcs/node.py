@@ -6,6 +6,7 @@ A node asks once and says what happened; it never retries and never sleeps. Call
 from __future__ import annotations
 
 import json
+import os
 from typing import Any, TypeAlias
 
 import aiohttp
@@ -97,7 +98,10 @@ class Node(AioClient):  # type: ignore[misc]  # etcd3-py has no types
 def failure_of(error: BaseException) -> Failure:
     """aiohttp's or the system's error as ours; tells whether the request can have left."""
     unsent = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL)
-    return Failure(str(error) or type(error).__name__, sent=not unsent)
+    number = error.errno if isinstance(error, OSError) else None
+    # asyncio's own texts repeat the address and leave out the reason; a positive errno is the system's
+    text = os.strerror(number) if number and number > 0 and not isinstance(error, aiohttp.ClientSSLError) else str(error)
+    return Failure(text or type(error).__name__, sent=not unsent)
 
 
 def read_answer(status: int, raw: bytes) -> Answer:
