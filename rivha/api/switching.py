@@ -103,7 +103,7 @@ def _obstacle(view: View, cluster: Cluster, action: str, leader: str | None, nam
 
 def outcome(switch: Switch, view: View | None) -> Reply | None:
     """What became of it, once a read that etcd answered after the filing shows it; None: go on waiting."""
-    if view is None or view.cluster is None or view.cluster_seen_at is None or view.cluster_seen_at < switch.filed_at:
+    if view is None or view.cluster is None or view.cluster_seen_at is None or view.cluster_seen_at <= switch.filed_at:
         return None
     cluster, planned = view.cluster, switch.action == "switchover"
     leader = cluster.leader.name if cluster.leader else None
