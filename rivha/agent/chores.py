@@ -153,4 +153,3 @@ class Chores:
                 await self._dcs.revoke(self._leases.member.lease_id, budget_s)
             except DcsUnavailable as error:
                 log.warning("the member key could not be removed; it goes with its lease", error=str(error))
-

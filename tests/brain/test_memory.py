@@ -1,0 +1,70 @@
+"""What a look leaves behind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rivha.agent.brain.memory import Failures, remember
+from rivha.model import State
+from tests.build import NOW, PRIMARY, STANDBY, a_view
+
+
+def test_a_primary_found_dead_is_a_crash_once():
+    w = a_view().me(PRIMARY, State.CRASHED).leads().remembers(primary_alive=True)
+    once = remember(w.view())
+
+    assert w.view().memory.crashes == (NOW,)
+    assert not once.primary_alive
+    assert remember(replace(w.view(), memory=once)).crashes == once.crashes
+
+
+def test_a_stop_that_we_made_is_no_crash():
+    w = a_view().me(PRIMARY, State.CRASHED).leads().remembers(primary_alive=True).busy("stop")
+
+    assert w.view().memory.crashes == ()
+
+
+def test_old_crashes_are_forgotten():
+    w = a_view().me(PRIMARY).leads().remembers(crashes=(NOW - 500, NOW - 10))
+
+    assert w.view().memory.crashes == (NOW - 10,)
+
+
+def test_leaderless_since_the_first_look_that_saw_nobody():
+    assert a_view().me().leaderless(3.0).view().memory.leaderless_since == NOW - 3.0
+    assert a_view().me().leader("db1").remembers(leaderless_since=5.0).view().memory.leaderless_since is None
+
+
+def test_a_silent_etcd_changes_nothing_about_who_led():
+    memory = a_view().me().remembers(last_leader="db3", last_term=7).etcd_silent().view().memory
+
+    assert (memory.last_leader, memory.last_term) == ("db3", 7)
+
+
+def test_failures_are_counted_in_a_row_and_forgotten_on_success():
+    failed = a_view().me().failures("clone", 2).ended("clone", "failed").view().memory
+    done = a_view().me().failures("clone", 2).ended("clone", "done").view().memory
+
+    assert failed.failures["clone"] == Failures(3, NOW - 1)
+    assert "clone" not in done.failures
+
+
+def test_a_comparison_counts_for_the_term_it_was_made_in():
+    memory = a_view().me(STANDBY).leader("db1").ended("compare", result="diverged", term=50).view().memory
+
+    assert (memory.history, memory.compared_term) == ("diverged", 50)
+
+
+def test_a_rewind_makes_an_earlier_comparison_void():
+    assert a_view().me(STANDBY).leader("db1").compared("diverged").ended("rewind").view().memory.history == ""
+
+
+def test_a_hand_over_is_remembered_with_its_term():
+    assert a_view().me(PRIMARY, State.STOPPED).leads().ended("handover", term=50).view().memory.handed_over_term == 50
+
+
+def test_a_job_is_folded_in_once():
+    w = a_view().me().ended("clone", "failed")
+    again = remember(w.view())
+
+    assert again.failures["clone"].in_a_row == 1

@@ -1,0 +1,266 @@
+"""What about Postgres? One test per promise, situation by situation."""
+
+from __future__ import annotations
+
+import pytest
+
+from rivha.agent.brain import actions as do
+from rivha.model import Data, Role, State, Upstream
+from tests.build import ME, MEMBER_LEASE, NOW, PRIMARY, STANDBY, World, a_member, a_view, decided
+
+DB1 = Upstream("db1", "10.0.0.1", 5432)
+
+
+def postgres(world: World) -> do.PostgresAction:
+    return decided(world).postgres.action
+
+
+# ---- leading
+
+
+def test_a_leading_primary_is_left_alone():
+    assert postgres(a_view().me(PRIMARY).leads()) == do.Nothing()
+
+
+def test_the_elected_standby_is_promoted_before_its_lease_gets_short():
+    action = postgres(a_view().me(STANDBY).leads(9.0))
+
+    assert action == do.Promote(50, NOW + 9.0 - 2.5)
+
+
+def test_a_crashed_primary_is_started_in_place_without_promotion():
+    action = postgres(a_view().me(PRIMARY, State.CRASHED).leads())
+
+    assert isinstance(action, do.Start)
+    assert action.primary
+
+
+def test_a_primary_whose_lease_runs_out_stops_even_when_etcd_is_silent():
+    w = a_view().me(PRIMARY).leads(2.0).etcd_silent(8.0)
+
+    assert isinstance(postgres(w), do.Stop)
+
+
+def test_a_primary_whose_lease_is_long_enough_rides_out_a_silent_etcd():
+    assert postgres(a_view().me(PRIMARY).leads(6.0).etcd_silent(4.0)) == do.Nothing()
+
+
+def test_a_lease_that_runs_out_stops_the_primary_whatever_job_runs():
+    assert isinstance(postgres(a_view().me(PRIMARY).leads(1.0).etcd_silent().busy("restart")), do.Stop)
+
+
+def test_a_hung_primary_is_killed_after_hang_timeout():
+    w = a_view().me(PRIMARY, State.SILENT).leads()
+
+    assert postgres(w.remembers(silent_since=NOW - 5)) == do.Nothing()
+    assert postgres(w.remembers(silent_since=NOW - 11)) == do.Stop(fast_s=0.0)
+
+
+def test_a_start_that_takes_too_long_is_given_up_only_if_another_can_lead():
+    w = a_view().me(PRIMARY, State.STARTING).leads().remembers(starting_since=NOW - 301)
+
+    assert postgres(w) == do.Stop(fast_s=0.0)
+    assert postgres(w.without("db1", "db3")) == do.Nothing()
+
+
+def test_a_switchover_hands_over_to_the_candidate():
+    action = postgres(a_view().me(PRIMARY).leads().wanted(ME, "db3"))
+
+    assert action == do.HandOver(50, "db3", 30.0)
+
+
+@pytest.mark.parametrize(
+    "world",
+    [
+        a_view().me(PRIMARY).leads().wanted(ME, "db9"),
+        a_view().me(PRIMARY).leads().wanted(ME, ME),
+        a_view().me(PRIMARY).leads().wanted("db1", "db3"),
+        a_view().me(PRIMARY).leads().wanted(ME, "db3").member(a_member("db3", tags={"nofailover": True})),
+        a_view().me(PRIMARY).leads().wanted(ME, "db3").member(a_member("db3", state="starting")),
+        a_view().me(PRIMARY).leads().wanted(ME, "db3").etcd(optime=5_000_000),
+        a_view().me(PRIMARY).leads().wanted(ME, None).without("db1", "db3"),
+        a_view().me(PRIMARY).leads().wanted(ME, "db3", "2099-01-01T00:00:00+00:00"),
+        a_view().me(PRIMARY).leads().wanted(ME, "db3", "not a date"),
+    ],
+    ids=["unknown", "itself", "another leader", "nofailover", "starting", "lags", "nobody left", "not yet due", "no date"],
+)
+def test_an_impossible_switchover_stops_nothing(world: World):
+    assert postgres(world) == do.Nothing()
+
+
+def test_a_due_switchover_is_carried_out():
+    assert isinstance(postgres(a_view().me(PRIMARY).leads().wanted(ME, "db3", "2025-06-15T15:06:40+00:00")), do.HandOver)
+
+
+def test_what_was_handed_over_is_not_started_again():
+    assert postgres(a_view().me(PRIMARY, State.STOPPED).leads().remembers(handed_over_term=50)) == do.Nothing()
+
+
+def test_an_ending_leader_hands_over():
+    assert postgres(a_view().me(PRIMARY).leads().stopping()) == do.HandOver(50, None, 30.0)
+
+
+def test_data_of_another_cluster_ends_the_agent_and_touches_nothing():
+    assert isinstance(postgres(a_view().me(PRIMARY).leads().etcd(initialize="1")), do.GiveUp)
+
+
+def test_an_operator_may_restart_the_primary():
+    assert postgres(a_view().me(PRIMARY).leads().wish("restart", 7)) == do.Restart(7)
+
+
+# ---- following
+
+
+def test_a_primary_that_sees_another_leader_stops_at_once():
+    assert postgres(a_view().me(PRIMARY).leader("db1")) == do.Stop(fast_s=0.0)
+    assert postgres(a_view().me(PRIMARY).leader("db1").busy("restart")) == do.Stop(fast_s=0.0)
+
+
+def test_a_postgres_of_unknown_role_counts_as_a_primary():
+    assert postgres(a_view().me(Role.UNKNOWN, State.SILENT).leader("db1")) == do.Stop(fast_s=0.0)
+
+
+def test_a_promotion_is_stopped_when_another_leads():
+    assert postgres(a_view().me(STANDBY).leader("db1").busy("promote")) == do.Stop(fast_s=0.0)
+
+
+def test_an_empty_node_is_cloned_once_the_leader_accepts_writes():
+    assert postgres(a_view().no_data().leader("db1")) == do.Clone(DB1)
+    assert postgres(a_view().no_data().leader("db1", "replica")) == do.Nothing()
+
+
+def test_an_interrupted_clone_is_cloned_again():
+    assert postgres(a_view().no_data(Data.UNFINISHED, "clone").leader("db1")) == do.Clone(DB1)
+
+
+def test_an_interrupted_rewind_is_never_started():
+    w = a_view().no_data(Data.UNFINISHED, "rewind").leader("db1")
+
+    assert postgres(w) == do.Rewind(DB1)
+    assert isinstance(postgres(w.failures("rewind", 2)), do.SetAside)
+
+
+def test_unusable_data_is_left_alone():
+    assert postgres(a_view().no_data(Data.INACCESSIBLE).leader("db1")) == do.Nothing()
+
+
+def test_a_stopped_node_is_compared_before_it_starts():
+    w = a_view().me(PRIMARY, State.CRASHED).leader("db1")
+
+    assert postgres(w) == do.Compare(DB1, 50)
+    assert postgres(w.compared("same")) == do.Start(False, DB1)
+    assert postgres(w.compared("diverged")) == do.Rewind(DB1)
+
+
+def test_a_verdict_on_an_earlier_leader_does_not_count():
+    assert postgres(a_view().me(PRIMARY, State.CRASHED).leader("db1").compared("same", term=49)) == do.Compare(DB1, 50)
+
+
+def test_a_rewind_waits_for_the_leaders_checkpoint():
+    w = a_view().me(PRIMARY, State.CRASHED).leader("db1", checkpoint_after_promote=False).compared("diverged")
+
+    assert postgres(w) == do.Nothing()
+
+
+def test_what_cannot_be_rewound_is_kept_aside_and_cloned():
+    w = a_view().me(PRIMARY, State.STOPPED, rewindable=False).leader("db1").compared("diverged")
+
+    assert isinstance(postgres(w), do.SetAside)
+
+
+def test_a_standby_follows_a_new_leader_by_reload_as_soon_as_it_accepts_writes():
+    assert postgres(a_view().me().leader("db1")) == do.Follow(DB1)
+    assert postgres(a_view().me().leader("db1", "replica")) == do.Nothing()
+
+
+def test_nothing_streams_while_my_pledge_stands():
+    assert postgres(a_view().me().leader("db1").pledged()) == do.Nothing()
+    assert postgres(a_view().me(STANDBY, State.STOPPED).leader("db1").pledged()) == do.Nothing()
+
+
+def test_a_standby_that_does_not_stream_is_compared_and_stopped_when_it_diverged():
+    w = a_view().me(upstream="10.0.0.1:5432").leader("db1")
+
+    assert postgres(w.remembers(not_streaming_since=NOW - 1)) == do.Nothing()
+    assert postgres(w.remembers(not_streaming_since=NOW - 5)) == do.Compare(DB1, 50)
+    assert isinstance(postgres(w.compared("diverged")), do.Stop)
+
+
+def test_a_streaming_standby_is_left_alone():
+    assert postgres(a_view().me().following().leader("db1")) == do.Nothing()
+
+
+def test_a_reinit_moves_the_data_aside():
+    assert postgres(a_view().me().following().leader("db1").wish("reinitialize", 4)) == do.SetAside("reinit", 4)
+
+
+def test_an_ending_standby_stops_postgres():
+    assert isinstance(postgres(a_view().me().following().leader("db1").stopping()), do.Stop)
+
+
+# ---- leaderless
+
+
+def test_a_primary_that_may_not_lead_stops():
+    assert isinstance(postgres(a_view().me(PRIMARY).leaderless().holder("db1")), do.Stop)
+
+
+def test_the_holders_primary_is_left_running_while_it_takes_the_key_back():
+    assert postgres(a_view().me(PRIMARY).leaderless().holder(ME)) == do.Nothing()
+
+
+def test_the_holders_stopped_primary_waits_for_the_key():
+    assert postgres(a_view().me(PRIMARY, State.STOPPED).leaderless().holder(ME)) == do.Nothing()
+
+
+def test_a_stopped_standby_starts_as_a_standby_of_nobody():
+    assert postgres(a_view().me(STANDBY, State.STOPPED).leaderless()) == do.Start(False, None)
+
+
+def test_the_bootstraps_primary_is_not_stopped():
+    w = a_view().me(PRIMARY).leaderless().initialize("", lease_id=MEMBER_LEASE).holder(None).ended("bootstrap")
+
+    assert postgres(w) == do.Nothing()
+
+
+# ---- blind
+
+
+def test_an_adopted_primary_gets_retry_timeout_of_a_silent_etcd():
+    assert postgres(a_view().me(PRIMARY).etcd_silent(1.0)) == do.Nothing()
+    assert isinstance(postgres(a_view().me(PRIMARY).etcd_silent(4.0)), do.Stop)
+
+
+def test_a_crash_during_an_etcd_outage_is_restarted_within_the_lease():
+    w = a_view().me(PRIMARY, State.CRASHED).leads(6.0).etcd_silent(2.0)
+
+    assert postgres(w) == do.Start(True, None, NOW + 3.5)
+
+
+def test_a_stopped_postgres_serves_reads_while_etcd_is_silent():
+    assert postgres(a_view().me(PRIMARY, State.STOPPED).etcd_silent(5.0)) == do.Start(False, None)
+
+
+# ---- paused
+
+
+@pytest.mark.parametrize(
+    "world",
+    [
+        a_view().me(PRIMARY).leader("db1"),
+        a_view().me(PRIMARY, State.CRASHED).leads(),
+        a_view().me(STANDBY).leads(),
+        a_view().no_data().leader("db1"),
+        a_view().me(PRIMARY).leads(-5.0).etcd_silent(60.0),
+        a_view().me(STANDBY, State.STOPPED).leader("db1"),
+        a_view().me(PRIMARY, State.SILENT).leads().remembers(silent_since=NOW - 100),
+        a_view().me(PRIMARY).leads().stopping(),
+    ],
+)
+def test_a_pause_keeps_hands_off(world: World):
+    assert postgres(world.paused()) == do.Nothing()
+
+
+def test_in_a_pause_an_operators_failover_is_still_carried_out():
+    assert isinstance(postgres(a_view().me(STANDBY).leads().paused().wanted(None, ME)), do.Promote)
+    assert isinstance(postgres(a_view().me(PRIMARY).leads().paused().wanted(None, "db3")), do.HandOver)

@@ -1,0 +1,222 @@
+"""One-line worlds for the brain's tests: `a_view().me(PRIMARY).leads()`, `a_view().me(STANDBY).leader("db1", PRIMARY)`.
+
+The node under test is `db2`; the others are `db1` and `db3`. Each method returns the builder; `view()` (or passing the builder to
+`decided`) gives the frozen View. Memory is folded as the tick does it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from rivha.agent.brain.actions import Decision
+from rivha.agent.brain.decide import decide
+from rivha.agent.brain.memory import Failures, Memory, remember
+from rivha.agent.brain.view import Job, Lease, View, Wish
+from rivha.model import (
+    Cluster,
+    Data,
+    FailoverRequest,
+    HistoryLine,
+    LeaderKey,
+    Member,
+    Pledge,
+    Policy,
+    PostgresStatus,
+    Resignation,
+    Role,
+    State,
+    SyncState,
+)
+
+PRIMARY, STANDBY = Role.PRIMARY, Role.STANDBY
+ME = "db2"
+SYSTEM = "7300000000000000001"
+NOW = 1000.0
+TERM = 50
+MEMBER_LEASE, LEADER_LEASE = 11, 22
+
+
+def a_member(name: str, role: str = "replica", state: str = "running", lsn: int = 100, **more: Any) -> Member:
+    number = name[-1]
+    return Member(
+        name,
+        role=role,
+        state=state,
+        conn_url=f"postgres://10.0.0.{number}:5432/postgres",
+        api_url=f"http://10.0.0.{number}:8008/patroni",
+        timeline=1,
+        xlog_location=lsn,
+        **more,
+    )
+
+
+class World:
+    def __init__(self) -> None:
+        self.cluster: Cluster | None = Cluster(
+            revision=100,
+            initialize=SYSTEM,
+            initialize_revision=1,
+            config={},
+            config_revision=2,
+            members=(a_member("db1"), a_member(ME), a_member("db3")),
+            optime=100,
+            sync=SyncState("db1", frozenset(), 0, 60),
+        )
+        self.status = PostgresStatus(State.RUNNING, role=STANDBY, system_id=SYSTEM, timeline=1, receive_lsn=100, replay_lsn=100)
+        self.lease: Lease | None = None
+        self.policy = Policy()
+        self.memory = Memory(initialized=True, last_term=TERM, last_leader="db1")
+        self.more: dict[str, Any] = {}
+
+    # ---- the local Postgres
+
+    def me(self, role: Role = STANDBY, state: State = State.RUNNING, **status: Any) -> World:
+        lsn = status.pop("lsn", 100)
+        positions = {"wal_lsn": lsn} if role is PRIMARY else {"receive_lsn": lsn, "replay_lsn": lsn}
+        self.status = PostgresStatus(state, role=role, system_id=SYSTEM, timeline=status.pop("timeline", 1), **positions, **status)
+        if state in (State.STOPPED, State.CRASHED) and role is STANDBY:
+            self.status = replace(self.status, receive_lsn=None, replay_lsn=None, wal_lsn=lsn)
+        return self
+
+    def no_data(self, data: Data = Data.EMPTY, unfinished: str = "") -> World:
+        self.status = PostgresStatus(State.STOPPED, data=data, unfinished=unfinished)
+        return self
+
+    def following(self, upstream: str = "10.0.0.1:5432") -> World:
+        self.status = replace(self.status, upstream=upstream, streaming=True)
+        return self
+
+    # ---- etcd
+
+    def leads(self, left_s: float = 9.0) -> World:
+        """The key is mine, on a lease that ends in `left_s` seconds."""
+        self._set(leader=LeaderKey(ME, LEADER_LEASE, TERM), sync=SyncState(ME, frozenset(), 0, 60))
+        self.lease = Lease(LEADER_LEASE, NOW + left_s, self.policy.ttl_s)
+        return self
+
+    def leader(self, name: str = "db1", role: str = "primary", **more: Any) -> World:
+        """Somebody else leads; `role` is what that node published."""
+        self._set(leader=LeaderKey(name, 33, TERM), sync=SyncState(name, frozenset(), 0, 60))
+        return self.member(a_member(name, role, **more))
+
+    def leaderless(self, for_s: float = 0.0) -> World:
+        self._set(leader=None)
+        self.memory = replace(self.memory, leaderless_since=NOW - for_s)
+        return self
+
+    def holder(self, name: str | None) -> World:
+        self._set(sync=SyncState(name, frozenset(), 0, 60) if name else None)
+        return self
+
+    def member(self, member: Member) -> World:
+        assert self.cluster is not None
+        others = [m for m in self.cluster.members if m.name != member.name]
+        self._set(members=tuple(sorted([*others, member], key=lambda m: m.name)))
+        return self
+
+    def without(self, *names: str) -> World:
+        assert self.cluster is not None
+        self._set(members=tuple(m for m in self.cluster.members if m.name not in names))
+        return self
+
+    def pledged(self, name: str = ME, lsn: int = 100, timeline: int = 1) -> World:
+        assert self.cluster is not None
+        self._set(pledges=(*self.cluster.pledges, Pledge(name, TERM, timeline, lsn, 70)))
+        return self
+
+    def resigned(self, leader: str = "db1", candidate: str | None = None, lsn: int = 0) -> World:
+        self._set(resigned=Resignation(TERM, leader, candidate, lsn))
+        return self
+
+    def wanted(self, leader: str | None, candidate: str | None, at: str | None = None) -> World:
+        self._set(failover=FailoverRequest(leader, candidate, at, 80))
+        return self
+
+    def history(self, *lines: tuple[int, int]) -> World:
+        self._set(history=tuple(HistoryLine(tl, lsn, "") for tl, lsn in lines))
+        return self
+
+    def initialize(self, value: str | None, lease_id: int = 0) -> World:
+        self._set(initialize=value, initialize_lease_id=lease_id)
+        self.memory = replace(self.memory, initialized=bool(value))
+        return self
+
+    def etcd(self, **changes: Any) -> World:
+        self._set(**changes)
+        return self
+
+    def etcd_silent(self, for_s: float = 0.0) -> World:
+        self.cluster = None
+        self.memory = replace(self.memory, blind_since=NOW - for_s)
+        return self
+
+    def _set(self, **changes: Any) -> None:
+        assert self.cluster is not None
+        self.cluster = replace(self.cluster, **changes)
+
+    # ---- the rest
+
+    def paused(self) -> World:
+        return self.settings(paused=True)
+
+    def settings(self, **changes: Any) -> World:
+        self.policy = replace(self.policy, **changes)
+        return self
+
+    def remembers(self, **changes: Any) -> World:
+        self.memory = replace(self.memory, **changes)
+        return self
+
+    def failures(self, kind: str, in_a_row: int, ago_s: float = 1000.0) -> World:
+        return self.remembers(failures={**self.memory.failures, kind: Failures(in_a_row, NOW - ago_s)})
+
+    def compared(self, verdict: str, term: int = TERM) -> World:
+        return self.remembers(history=verdict, compared_term=term, compared_at=NOW - 1)
+
+    def busy(self, kind: str, subject: str = "") -> World:
+        self.more["job"] = Job(kind, NOW - 1, subject)
+        return self
+
+    def ended(self, kind: str, outcome: str = "done", **more: Any) -> World:
+        self.more["job"] = Job(kind, NOW - 2, ended_at=NOW - 1, outcome=outcome, **more)
+        return self
+
+    def tags(self, **tags: object) -> World:
+        self.more["tags"] = tags
+        return self
+
+    def wish(self, kind: str, number: int = 1) -> World:
+        self.more["wishes"] = (Wish(kind, number),)
+        return self
+
+    def stopping(self) -> World:
+        self.more["stopping"] = True
+        return self
+
+    def view(self) -> View:
+        values: dict[str, Any] = {
+            "now": NOW,
+            "wall": 1_750_000_000.0,
+            "me": ME,
+            "tags": {},
+            "policy": self.policy,
+            "postgres": self.status,
+            "postgres_seen_at": NOW,
+            "cluster": self.cluster,
+            "cluster_seen_at": NOW,
+            "last_cluster": self.cluster,
+            "lease": self.lease,
+            "memory": self.memory,
+            "member_lease_id": MEMBER_LEASE,
+        }
+        v = View(**{**values, **self.more})
+        return replace(v, memory=remember(v))
+
+
+def a_view() -> World:
+    return World()
+
+
+def decided(world: World) -> Decision:
+    return decide(world.view())
