@@ -35,7 +35,7 @@ async def _serve(kind: str, ports: Queue[int]) -> None:
     now = time.monotonic()
     desk = a_desk(a_view(now=now + 3600), now=None)
     if kind == "rivha":
-        api = Api(RestSettings(listen_port=0), desk, "bench", Metrics("bench", "a"))
+        api = Api(RestSettings(listen_port=0), desk, Metrics("bench", "a"), "bench")
         await api.start()
         ports.put(api.port)
     else:

@@ -25,7 +25,9 @@ STATE_NUMBERS = {
     "initializing new cluster": 0,
     "creating replica": 4,
     "running": 5,
+    "running pg_rewind": 4,  # Patroni has no number for it; from outside it is a replica being made
     "starting": 6,
+    "start failed": 8,
     "restarting": 9,
     "stopping": 11,
     "stopped": 12,

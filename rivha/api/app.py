@@ -35,7 +35,7 @@ SAFE = ("GET", "HEAD", "OPTIONS")
 class Api:
     """The agent's HTTP side. `scope` is the cluster's name, for people and for Patroni's tools."""
 
-    def __init__(self, settings: RestSettings, desk: Desk, scope: str, metrics: Metrics) -> None:
+    def __init__(self, settings: RestSettings, desk: Desk, metrics: Metrics, scope: str) -> None:
         self._settings = settings
         self._desk = desk
         self._bodies = health.Bodies(scope)

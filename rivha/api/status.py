@@ -8,21 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rivha import __version__
+from rivha.agent.brain import upkeep
 from rivha.agent.brain.view import View
 from rivha.model import Cluster, Data, PostgresStatus, Role, State
 
 Json = dict[str, object]
-
-_BUSY_WORDS = {
-    "bootstrap": "initializing new cluster",
-    "clone": "creating replica",
-    "restart": "restarting",
-    "stop": "stopping",
-    "demote": "stopping",
-    "handover": "stopping",
-}
-_STATE_WORDS = {State.SILENT: "unknown"}  # Patroni's word for a postmaster that answers no query
-
 
 def leads_at(view: View, now: float) -> bool:
     """The leader key is ours on the lease that we renew, and by our own clock that lease lives at `now`.
@@ -36,10 +26,8 @@ def leads_at(view: View, now: float) -> bool:
 
 
 def state_word(view: View) -> str:
-    """Patroni's word for what the local Postgres is doing (REFERENCE 1.15)."""
-    if view.busy and view.job is not None and view.job.kind in _BUSY_WORDS:
-        return _BUSY_WORDS[view.job.kind]
-    return _STATE_WORDS.get(view.postgres.state, view.postgres.state.value)
+    """The word that the member key carries, but a hung Postgres is `unknown` here, as in Patroni's own answer."""
+    return "unknown" if view.postgres.state is State.SILENT and not view.busy else upkeep.state_word(view)
 
 
 def role_word(view: View) -> str:

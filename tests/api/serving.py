@@ -18,7 +18,7 @@ LIMIT = aiohttp.ClientTimeout(total=15)
 
 @asynccontextmanager
 async def serving(desk: Desk, **settings: Any) -> AsyncIterator[Api]:
-    api = Api(RestSettings(**{"listen_port": 0, **settings}), desk, "demo", Metrics("demo", "a"))
+    api = Api(RestSettings(**{"listen_port": 0, **settings}), desk, Metrics("demo", "a"), "demo")
     await api.start()
     try:
         yield api

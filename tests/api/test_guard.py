@@ -192,7 +192,7 @@ async def test_settings_can_change_while_it_serves() -> None:
 )
 async def test_tls_files_that_cannot_be_used_are_named(certificates: Path, wrong: dict[str, str], text: str) -> None:
     files = {"certfile": str(certificates / "server.crt"), "keyfile": str(certificates / "server.key"), **wrong}
-    api = Api(RestSettings(listen_port=0, **files), a_desk(a_view()), "demo", Metrics("demo", "a"))  # type: ignore[arg-type]
+    api = Api(RestSettings(listen_port=0, **files), a_desk(a_view()), Metrics("demo", "a"), "demo")  # type: ignore[arg-type]
     with pytest.raises(CannotRun) as caught:
         await api.start()
     await api.stop()

@@ -187,7 +187,7 @@ async def test_headers_of_the_operators_own_are_on_every_answer() -> None:
 async def test_a_port_in_use_is_said_with_what_to_do() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        api = Api(RestSettings(listen_port=port), a_desk(a_view()), "demo", Metrics("demo", "a"))
+        api = Api(RestSettings(listen_port=port), a_desk(a_view()), Metrics("demo", "a"), "demo")
         with pytest.raises(CannotRun, match=f"cannot listen on 127.0.0.1:{port}.*change restapi.listen") as caught:
             await api.start()
         await api.stop()
