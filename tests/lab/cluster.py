@@ -130,6 +130,18 @@ class Lab:
             return set()
         return {row["application_name"] for row in rows}
 
+    async def primaries(self) -> set[str]:
+        """Names of the nodes whose Postgres answers and is not in recovery, whatever anybody believes."""
+        found = set()
+        for node in self.nodes:
+            try:
+                [row] = await node.fetch("select pg_is_in_recovery() as standby")
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                continue
+            if not row["standby"]:
+                found.add(node.name)
+        return found
+
     async def healed(self) -> bool:
         """One leader; every other node that was started streams from it and says so; HAProxy routes accordingly."""
         leader = await self.leader()
@@ -146,17 +158,20 @@ class Lab:
 
     async def up(self, deadline_s: float = 2 * PATIENCE_S) -> Node:
         """Starts every agent and returns the leader when the cluster is whole."""
-        for node in self.nodes:
-            node.start()
-        await self.wait_for(self.healed, "all nodes run, and HAProxy routes to them", deadline_s)
-        return await self.primary()
+        return await self.heal(deadline_s)
 
     async def heal(self, deadline_s: float = 2 * PATIENCE_S) -> Node:
         """Starts the agents that are down and waits until the cluster is whole; its leader."""
         for node in self.nodes:
             if not node.agent.alive:
                 node.start()
-        await self.wait_for(self.healed, "the cluster is whole again", deadline_s)
+
+        async def whole() -> bool:
+            if ended := [node.name for node in self.nodes if not node.agent.alive]:
+                raise GaveUpError(f"the agents of {ended} ended by themselves\n{await self.describe()}")
+            return await self.healed()
+
+        await self.wait_for(whole, "every node runs and streams, and HAProxy routes to it", deadline_s)
         return await self.primary()
 
     def writer(self, table: str = "written", pace_s: float = 0.005) -> Writer:

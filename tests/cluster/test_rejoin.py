@@ -1,0 +1,80 @@
+"""How a node comes back: by following, by rewinding what diverged, by cloning what is gone. Nothing is ever deleted on suspicion."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.lab.cluster import Lab
+from tests.lab.node import Node
+from tests.lab.processes import signal_all
+
+pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
+
+
+def walsenders(node: Node) -> list[int]:
+    return [pid for pid in node.processes() if b"walsender" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+async def test_a_diverged_tail_is_rewound_in_place(lab: Lab) -> None:
+    old = await lab.primary()
+    await old.fetch("create table if not exists tail (at text)")
+    await lab.heal()
+    inode = os.stat(old.data).st_ino
+    # Nothing leaves the primary any more, and it acknowledges: these rows exist nowhere else.
+    senders = walsenders(old)
+    assert len(senders) == 2
+    signal_all(senders, signal.SIGSTOP)
+    await old.fetch("insert into tail select 'diverged ' || n from generate_series(1, 1000) n")
+    await old.kill_everything()
+    new = await lab.primary(120)
+    assert new is not old
+    await new.fetch("insert into tail values ('kept')")
+    assert await lab.heal() is new
+    rows = {row["at"] for row in await old.fetch("select at from tail")}
+    assert rows == {"kept"}
+    assert os.stat(old.data).st_ino == inode, "it was rewound, not cloned anew"
+
+
+async def test_a_node_that_missed_everything_since_follows_again(lab: Lab) -> None:
+    leader = await lab.primary()
+    standby = next(node for node in lab.nodes if node is not leader)
+    inode = os.stat(standby.data).st_ino
+    assert await standby.stop() == 0
+    await leader.fetch("create table if not exists missed (n int)")
+    await leader.fetch("insert into missed select generate_series(1, 1000)")
+    assert await lab.heal() is leader
+
+    async def caught_up() -> bool:
+        return bool((await standby.fetch("select count(*) from missed"))[0]["count"] >= 1000)
+
+    await lab.wait_for(caught_up, f"{standby.name} has what it missed")
+    assert os.stat(standby.data).st_ino == inode
+
+
+async def test_a_node_whose_data_are_gone_is_cloned_again(lab: Lab) -> None:
+    leader = await lab.primary()
+    standby = next(node for node in lab.nodes if node is not leader)
+    assert await standby.stop() == 0
+    shutil.rmtree(standby.data)
+    assert await lab.heal() is leader
+    assert (standby.data / "PG_VERSION").exists()
+
+
+async def test_reinitialize_makes_a_fresh_copy_and_keeps_the_old_one_aside(lab: Lab) -> None:
+    leader = await lab.primary()
+    standby = next(node for node in lab.nodes if node is not leader)
+    inode = os.stat(standby.data).st_ino
+    code, text = await standby.ask("POST", "/reinitialize", {"force": True}, 60)
+    assert code == 200, text
+
+    async def fresh() -> bool:
+        return standby.data.exists() and os.stat(standby.data).st_ino != inode and await lab.healed()
+
+    await lab.wait_for(fresh, f"{standby.name} is a new copy", 120)
+    aside = [path for path in standby.folder.iterdir() if path.is_dir() and path.stat().st_ino == inode]
+    assert aside, "the old directory was moved, not deleted"
