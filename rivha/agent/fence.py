@@ -28,6 +28,7 @@ class Fence:
         self.deadline: float | None = None
         self.quit_s = 0.5
         self.fired = 0
+        self.firing = False
 
     def vouch(self, until: float | None, quit_s: float = 0.5) -> None:
         """Postgres may serve as a primary until this instant; None: it is no primary, there is nothing to fence."""
@@ -54,6 +55,7 @@ class Fence:
 
     async def _fire(self) -> None:
         self.fired += 1
+        self.firing = True
         late = self._clock() - (self.deadline or 0.0)
         log.critical("fence: nobody vouches for this primary any more, stopping Postgres at once", late_s=round(late, 3))
         self.deadline = None
@@ -63,3 +65,5 @@ class Fence:
         except (RivhaError, OSError) as error:
             log.critical("fence: Postgres could not be stopped, trying again", error=str(error))
             self.deadline = self._clock() + AGAIN_S
+        finally:
+            self.firing = False

@@ -264,3 +264,11 @@ def test_a_pause_keeps_hands_off(world: World):
 def test_in_a_pause_an_operators_failover_is_still_carried_out():
     assert isinstance(postgres(a_view().me(STANDBY).leads().paused().wanted(None, ME)), do.Promote)
     assert isinstance(postgres(a_view().me(PRIMARY).leads().paused().wanted(None, "db3")), do.HandOver)
+
+
+def test_a_switchover_that_nobody_took_up_is_not_tried_again():
+    assert postgres(a_view().me(PRIMARY).leads().wanted(ME, "db3").remembers(tried_request=80)) == do.Nothing()
+
+
+def test_an_ending_agent_breaks_off_a_clone():
+    assert isinstance(postgres(a_view().no_data().leader("db1").busy("clone").stopping()), do.Stop)

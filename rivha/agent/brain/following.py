@@ -33,7 +33,7 @@ def stop_when_the_agent_ends(v: View) -> PostgresVerdict | None:
     """Like Patroni, ending the agent ends Postgres, unless the cluster is paused."""
     if not v.stopping or v.policy.paused:
         return None
-    if v.down:
+    if v.down and not v.busy:
         return Verdict(Nothing(), "the agent ends; Postgres has stopped")
     if v.busy_with("stop"):
         return Verdict(Nothing(), "the agent ends: stopping Postgres")

@@ -221,7 +221,7 @@ def why_my_primary_may_not_lead(v: View) -> str | None:
     if not v.is_primary and c.sync is None:
         return "a stopped primary that never led here is not started as one"
     resigned = c.resigned is not None and c.resigned.leader == v.me
-    if resigned and leaderless_for_s(v) <= GRACE_S:
+    if resigned and leaderless_for_s(v) <= GRACE_S and another_can_lead(v):
         return "I have just given the lead back"
     return None
 

@@ -68,7 +68,7 @@ def hand_over_on_request(v: View) -> PostgresVerdict | None:
     if v.stopping and not v.policy.paused:
         return Verdict(HandOver(term, None, FAST_STOP_S), "the agent ends: handing over")
     request = v.cluster.failover
-    if request is None or why_not_switch_over(v, request) is not None or v.memory.handed_over_term == term:
+    if request is None or why_not_switch_over(v, request) is not None:
         return None
     return Verdict(HandOver(term, request.candidate, FAST_STOP_S), f"switchover to {request.candidate or 'the best standby'} was asked for")
 
@@ -129,6 +129,8 @@ def why_not_switch_over(v: View, request: FailoverRequest) -> str | None:
     c = v.cluster
     if c is None or c.leader is None:
         return "nobody leads"
+    if request.revision == v.memory.tried_request:
+        return "nobody took over when it was tried"
     if request.scheduled_at is not None and not _is_due(v, request.scheduled_at):
         return f"scheduled for {request.scheduled_at}"
     if request.leader is not None and request.leader != c.leader.name:
