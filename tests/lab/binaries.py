@@ -61,7 +61,8 @@ def haproxy_environment() -> dict[str, str]:
     unpacked = cache_folder() / "haproxy"
     if not haproxy().is_relative_to(unpacked):
         return {}
-    return {"LD_LIBRARY_PATH": ":".join(str(folder) for folder in sorted((unpacked / "usr" / "lib").glob("*-linux-*")))}
+    libraries = [str(folder) for folder in sorted((unpacked / "usr" / "lib").glob("*-linux-*"))]
+    return {"LD_LIBRARY_PATH": ":".join(libraries)} if libraries else {}
 
 
 @cache
