@@ -61,11 +61,13 @@ class EtcdServer:
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> EtcdServer:
+        self.token = ""  # a restart forgets them
         with self._log.open("ab") as out:
             self._child = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
         until = time.monotonic() + UP_S
         while not self._answers():
-            assert time.monotonic() < until and self._child.poll() is None, f"etcd does not come up:\n{self._log.read_text()[-2000:]}"
+            in_vain = time.monotonic() > until or self._child.poll() is not None
+            assert not in_vain, f"etcd does not come up:\n{self._log.read_text()[-2000:]}"
             time.sleep(0.02)
         return self
 

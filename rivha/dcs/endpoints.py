@@ -159,7 +159,7 @@ class Endpoints:
             while waiting or running:
                 if waiting:
                     node = waiting.pop(0)
-                    troubles[node] = SILENT
+                    troubles.setdefault(node, SILENT)  # what it said the time before tells people more
                     running[asyncio.create_task(self._attempt(node, method, body, budget_s))] = node
                 done, _ = await asyncio.wait(running, timeout=patience_s if waiting else None, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
