@@ -15,7 +15,7 @@ class Credentials:
 
     username: str
     password: str | None = field(default=None, repr=False)  # None: no password (trust, peer, certificates)
-    options: Mapping[str, str] = field(default_factory=dict)  # libpq's: sslmode, sslcert, sslkey, sslrootcert, sslpassword, channel_binding ...
+    options: Mapping[str, str] = field(default_factory=dict)  # libpq's: sslmode, sslcert, sslkey, sslrootcert, channel_binding ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,6 @@ class PostgresSettings:
 
 
 def slot_name(member: str) -> str:
-    """The physical slot of a member (REFERENCE 1.18): lower case, `-` and `.` become `_`, other characters `uXXXX`, at most 63 characters."""
+    """The physical slot of a member (REFERENCE 1.18): lower case, `-` and `.` become `_`, other characters `uXXXX`; at most 63."""
     kept = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" if c in "-." else f"u{ord(c):04d}" for c in member.lower())
     return kept[:63]

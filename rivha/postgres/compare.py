@@ -1,0 +1,162 @@
+"""Is the local WAL a prefix of the leader's? Decides between following, rewinding and cloning, so it must never say SAME when unsure.
+
+It reads the leader's history over SQL and the local end of WAL from the running server, or, when it is stopped, from the WAL itself: the
+control file lags behind it. Called by the Server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import glob
+import os
+import re
+from dataclasses import dataclass
+
+import asyncpg
+
+from rivha.errors import CommandFailed, PostgresUnavailable
+from rivha.model import History, HistoryLine, Lsn, Upstream, format_lsn
+from rivha.postgres import history
+from rivha.postgres.controldata import ControlData
+from rivha.postgres.link import open_connection
+from rivha.postgres.parts import Parts
+from rivha.postgres.process import PidFile
+from rivha.postgres.running import end_of_wal
+from rivha.postgres.status import identify
+
+CONNECT_S = 5.0
+SETTLE_S = 5.0  # a running standby that streams from nobody reaches the end of its WAL within this, or nothing is said
+SCAN_S = 120.0  # reading the WAL since the last checkpoint; beyond it the answer is the cautious one
+LEADER = """
+SELECT pg_is_in_recovery() AS standby, (SELECT system_identifier::text FROM pg_control_system()) AS system_id,
+       CASE WHEN NOT pg_is_in_recovery() THEN pg_walfile_name(pg_current_wal_insert_lsn()) END AS file,
+       CASE WHEN NOT pg_is_in_recovery() THEN (pg_current_wal_flush_lsn() - '0/0')::bigint END AS lsn
+"""
+HISTORY = "SELECT pg_read_binary_file($1, 0, 1000000, true)"
+_RECORD = re.compile(r"len \(rec/tot\):\s*\d+/\s*(\d+),.*?lsn: ([0-9A-F]+)/([0-9A-F]+),.*?desc: (\w+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Leader:
+    system_id: str
+    timeline: int
+    lsn: Lsn
+    past: tuple[HistoryLine, ...]
+
+
+async def compare(parts: Parts, upstream: Upstream) -> tuple[History, str]:
+    try:
+        leader = await ask_leader(parts, upstream)
+        file = await asyncio.to_thread(parts.postmaster.look)
+        if file is None:
+            control = await parts.control()
+            if control.system_id != leader.system_id:
+                return History.UNKNOWN, f"{upstream.name} is of another cluster: its identifier is {leader.system_id}, mine {control.system_id}"
+            timeline, end = await _stopped(parts, control)
+        else:
+            timeline, end = await _running(parts, file)
+        past = await asyncio.to_thread(local_history, parts, timeline)
+    except _Cautious as e:
+        return History.DIVERGED, str(e)
+    except (CommandFailed, PostgresUnavailable) as e:
+        return History.UNKNOWN, str(e)
+    return history.judge(timeline, end, past, leader.timeline, leader.lsn, leader.past)
+
+
+class _Cautious(Exception):  # noqa: N818  it is an answer
+    """The end of the WAL could not be read; so it may lie past anything."""
+
+
+async def ask_leader(parts: Parts, upstream: Upstream) -> Leader:
+    """Raises PostgresUnavailable when it does not answer, or is no primary."""
+    user = parts.settings.rewind_user
+    settings = {"application_name": "Rivha", "search_path": "pg_catalog"}
+    try:
+        connection = await open_connection(upstream.host, upstream.port, user, settings, timeout_s=CONNECT_S)
+        try:
+            row = await connection.fetchrow(LEADER)
+            assert row is not None
+            if row["standby"]:
+                raise PostgresUnavailable(f"{upstream.name} is still in recovery")
+            timeline = int(row["file"][:8], 16)
+            past = await connection.fetchval(HISTORY, f"pg_wal/{timeline:08X}.history") if timeline > 1 else b""
+        finally:
+            connection.terminate()
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as e:
+        why = str(e) or type(e).__name__
+        raise PostgresUnavailable(f"{upstream.name} ({upstream.address}) does not answer user {user.username}: {why}") from e
+    if past is None:
+        raise PostgresUnavailable(f"{upstream.name} has no history file of its timeline {timeline} in pg_wal")
+    return Leader(row["system_id"], timeline, row["lsn"], history.parse(past.decode(errors="replace")))
+
+
+async def _running(parts: Parts, file: PidFile) -> tuple[int, Lsn]:
+    if file.status != "ready":
+        raise PostgresUnavailable("the local Postgres is still starting")
+    async with parts.link.session(file) as connection:
+        if not await connection.fetchval("SELECT pg_is_in_recovery()"):
+            row = await connection.fetchrow(LEADER)
+            assert row is not None
+            return int(row["file"][:8], 16), row["lsn"]
+        _, end = await end_of_wal(connection, SETTLE_S)
+    timeline, _ = await identify(parts, file)
+    return timeline, end
+
+
+async def _stopped(parts: Parts, control: ControlData) -> tuple[int, Lsn]:
+    """(timeline, end of WAL). What a start would replay is read from the WAL itself, from the last position that is known to be good."""
+    if control.state == "shut down":
+        record = await last_record(parts, control, control.checkpoint_timeline, control.checkpoint, one=True)
+        if record is None:
+            raise _Cautious("the shutdown checkpoint cannot be read")
+        return control.checkpoint_timeline, record
+    timeline, start = control.checkpoint_timeline, control.checkpoint
+    if control.was_standby and control.minimum_recovery is not None:
+        timeline, start = control.minimum_recovery_timeline, control.minimum_recovery
+    record = await last_record(parts, control, timeline, start)
+    return timeline, max(start, record or 0)
+
+
+async def last_record(parts: Parts, control: ControlData, timeline: int, start: Lsn, *, one: bool = False) -> Lsn | None:
+    """Where the last readable record from `start` on ends; None when there is none. Raises _Cautious when it takes too long."""
+    limit = await asyncio.to_thread(_last_segment_end, parts, control.wal_segment_bytes, timeline, start)
+    if limit is None:
+        return None
+    arguments = ["-p", parts.data.of("pg_wal"), "-t", str(timeline), "-s", format_lsn(start), "-e", format_lsn(limit)]
+    arguments += ["-n", "1"] if one else []
+    try:
+        # It ends with an error at the end of WAL, which is why it is run.
+        text = await parts.programs.run("pg_waldump", *arguments, timeout_s=SCAN_S, keep_bytes=65536, any_code=True)
+    except CommandFailed as e:
+        raise _Cautious(f"the local WAL could not be read to its end: {e}") from e
+    records = list(_RECORD.finditer(text))
+    if not records:
+        return None
+    found = records[-1]
+    begins = (int(found.group(2), 16) << 32) + int(found.group(3), 16)
+    end = history.record_end(begins, int(found.group(1)), control.wal_block_bytes, control.wal_segment_bytes)
+    # The record of a switch to the next segment is short, but ends where that segment begins.
+    return end if found.group(4) != "SWITCH" else -(-end // control.wal_segment_bytes) * control.wal_segment_bytes
+
+
+def _last_segment_end(parts: Parts, segment_bytes: int, timeline: int, start: Lsn) -> Lsn | None:
+    """Up to where there are segments without a gap, which pg_waldump must be told: it waits five seconds for one that is missing."""
+    number = start // segment_bytes
+    per_id = 0x100000000 // segment_bytes
+    while os.path.exists(parts.data.of(f"pg_wal/{timeline:08X}{number // per_id:08X}{number % per_id:08X}")):
+        number += 1
+    return number * segment_bytes if number > start // segment_bytes else None
+
+
+def local_history(parts: Parts, timeline: int) -> tuple[HistoryLine, ...]:
+    """The past of `timeline` as pg_wal tells it; the newest history file there when that one is missing. Blocking."""
+    folder = parts.data.of("pg_wal")
+    wanted = os.path.join(folder, f"{timeline:08X}.history")
+    names = [wanted] if os.path.exists(wanted) else [n for n in sorted(glob.glob(f"{folder}/*.history")) if n <= wanted or not timeline][-1:]
+    try:
+        for name in names:
+            with open(name, encoding="utf-8", errors="replace") as file:
+                return tuple(line for line in history.parse(file.read()) if not timeline or line.timeline < timeline)
+    except OSError as e:
+        raise CommandFailed(f"cannot read the timeline history in {folder}: {e.strerror or e}") from e
+    return ()

@@ -1,0 +1,149 @@
+"""Keeps the configuration files of one node as they should be: what to write is decided in `conf`, how in `files`; here is when and where.
+
+It holds the one piece of state that steers recovery: whom to stream from, and whether the archive may be read. After an agent's restart it
+reads that back from the file. It must never write into a directory that is not a valid one. Blocking: called off the loop.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from rivha.errors import CommandFailed
+from rivha.model import Upstream
+from rivha.postgres import conf, conninfo, files
+from rivha.postgres.controldata import ControlData
+from rivha.postgres.settings import PostgresSettings, slot_name
+
+
+class ConfFiles:
+    def __init__(self, settings: PostgresSettings) -> None:
+        self.settings = settings
+        self.dynamic: Mapping[str, object] = {}
+        self.upstream: Upstream | None = None
+        self.frozen = False  # stream from nobody and read no archive: a pledge is out, or a promotion under way
+        self._folder = settings.config_dir or settings.data_dir
+        self._read_back = False
+
+    def _of(self, name: str) -> str:
+        return os.path.join(self._folder, name)
+
+    # ---- the password file
+
+    @property
+    def passfile(self) -> str:
+        return self.settings.pgpass or self.settings.data_dir.rstrip("/") + ".pgpass"
+
+    def write_passfile(self) -> str:
+        """Its path. Raises CommandFailed."""
+        s = self.settings
+        if os.path.abspath(self.passfile).startswith(s.data_dir.rstrip("/") + "/"):
+            raise CommandFailed(f"postgresql.pgpass {self.passfile} lies in the data directory, where pg_rewind removes it; put it elsewhere")
+        files.write(self.passfile, conninfo.pgpass((s.replication, s.rewind_user, s.superuser)))
+        return self.passfile
+
+    # ---- recovery
+
+    @property
+    def use_slots(self) -> bool:
+        postgresql = self.dynamic.get("postgresql")
+        return not isinstance(postgresql, Mapping) or postgresql.get("use_slots", True) is not False
+
+    def primary_conninfo(self) -> str:
+        """"" when there is nobody to stream from."""
+        if self.upstream is None or self.frozen:
+            return ""
+        return conninfo.to_upstream(self.settings, self.upstream, self.settings.replication, self.passfile)
+
+    def recovery(self, *, standby: bool) -> dict[str, str]:
+        """The settings that decide about recovery. A primary keeps its restore_command for the day it is a standby."""
+        wanted = conf.recovery(self.settings, self.dynamic)
+        if self.frozen:
+            wanted["restore_command"] = ""
+        if not standby:
+            return wanted
+        return {
+            "primary_conninfo": self.primary_conninfo(),
+            "primary_slot_name": slot_name(self.settings.name) if self.use_slots and self.primary_conninfo() else "",
+            "recovery_target_timeline": "latest",
+            **wanted,
+        }
+
+    def restore_command(self) -> str:
+        return conf.recovery(self.settings, self.dynamic).get("restore_command", "")
+
+    def read_back(self) -> None:
+        """After a restart of the agent: whom this Postgres was told to follow. Once; later the state here is the newer one."""
+        if self._read_back:
+            return
+        self._read_back = True
+        said = conf.read_conf(files.read(self._of("postgresql.conf")) or "")
+        facts = conninfo.parse(said.get("primary_conninfo", ""))
+        if facts.get("host") and facts.get("port", "").isdigit():
+            self.upstream = Upstream("", facts["host"], int(facts["port"]))
+        self.frozen = said.get("restore_command") == "" and not facts
+
+    def steer(self, upstream: Upstream | None, *, frozen: bool = False) -> None:
+        self._read_back = True
+        self.upstream, self.frozen = upstream, frozen
+
+    # ---- the files
+
+    def write(self, *, standby: bool) -> bool:
+        """Makes all files what they should be; True when one changed. Raises CommandFailed, nothing being half-written."""
+        try:
+            self.read_back()
+            self._keep_original()
+            changed = [
+                files.write(self._of("postgresql.conf"), self._postgresql_conf(standby=standby)),
+                self._write_list("pg_hba.conf", self.settings.pg_hba, "pg_hba"),
+                self._write_list("pg_ident.conf", self.settings.pg_ident, "pg_ident"),
+            ]
+            self.write_passfile()
+        except OSError as e:
+            raise CommandFailed(f"cannot write the configuration in {self._folder}: {e.strerror or e}") from e
+        return any(changed)
+
+    def _postgresql_conf(self, *, standby: bool) -> str:
+        include = self.settings.custom_conf or conf.BASE
+        shown = {**conf.forced(self.settings, self.dynamic), **conf.parameters(self.settings, self.dynamic)}
+        return conf.postgresql_conf(include, dict(sorted(shown.items())), self.recovery(standby=standby))
+
+    def _write_list(self, name: str, own: object, key: str) -> bool:
+        """The node's own lines, else the cluster's; what lies there stays when neither says anything."""
+        postgresql = self.dynamic.get("postgresql")
+        lines = own if own is not None else postgresql.get(key) if isinstance(postgresql, Mapping) else None
+        if not isinstance(lines, (list, tuple)):
+            return False
+        return files.write(self._of(name), conf.hba(str(line) for line in lines))
+
+    def write_hba(self, lines: list[str]) -> None:
+        files.write(self._of("pg_hba.conf"), conf.hba(lines))
+
+    def _keep_original(self) -> None:
+        """What was there before Rivha is included, not lost."""
+        base, current = self._of(conf.BASE), files.read(self._of("postgresql.conf"))
+        if not os.path.exists(base):
+            files.write(base, "" if current is None or current.startswith(conf.HEADER) else current)
+
+    def sanitise(self, root: str | None = None) -> bool:
+        """Takes the recovery settings out of postgresql.auto.conf, which would win over ours."""
+        path = os.path.join(root or self.settings.data_dir, "postgresql.auto.conf")
+        text = files.read(path)
+        return text is not None and files.write(path, conf.without_recovery(text))
+
+    # ---- the command line
+
+    def forced(self, control: ControlData | None) -> dict[str, str]:
+        return conf.forced(self.settings, self.dynamic, control.sizes if control else None)
+
+    def arguments(self, control: ControlData | None) -> list[str]:
+        """The postmaster's. `control`: of a standby, whose sizes must not be smaller than its primary's were."""
+        return ["-D", self.settings.data_dir, *self.file_arguments(), *(f"--{k}={v}" for k, v in self.forced(control).items())]
+
+    def file_arguments(self) -> list[str]:
+        if not self.settings.config_dir:
+            return []
+        names = (("config_file", "postgresql.conf"), ("hba_file", "pg_hba.conf"), ("ident_file", "pg_ident.conf"))
+        return [f"--{guc}={self._of(name)}" for guc, name in names]
+

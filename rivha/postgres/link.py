@@ -1,0 +1,144 @@
+"""The agent's own connections to the local Postgres: where to knock, with what settings, and what a refusal means.
+
+It must never follow libpq's environment or search path, and never trust that what answers is our data directory. Called by `status` (one
+kept connection) and by the verbs (a fresh one each).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from urllib.parse import urlencode
+
+import asyncpg
+
+from rivha.errors import PostgresUnavailable
+from rivha.postgres.process import PidFile
+from rivha.postgres.settings import Credentials, PostgresSettings
+
+# Our statements leave no trace in statistics and cannot be led astray by a search path (HAZARDS E 80).
+SETTINGS = {
+    "application_name": "Rivha",
+    "search_path": "pg_catalog",
+    "jit": "off",
+    "synchronous_commit": "local",
+    "pg_stat_statements.track": "none",
+}
+VERB_S = 10.0  # one statement of a verb
+STARTING_UP = "57P03"  # cannot_connect_now: starting up, shutting down, in recovery mode
+
+
+class NotYet(PostgresUnavailable):
+    """It answers that it does not accept connections now."""
+
+
+class Refused(PostgresUnavailable):
+    """It answers, and will not have us: a password, pg_hba, too many connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    host: str  # a path: the folder of a socket
+    port: int
+    ssl: str  # asyncpg's word
+
+
+def doors(settings: PostgresSettings, file: PidFile) -> list[Door]:
+    """Where a connection may succeed, the likeliest first."""
+    port = file.port or settings.port
+    mode = settings.superuser.options.get("sslmode", "disable")
+    address = file.listen_address or settings.listen_addresses.split(",")[0]
+    host = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(address, address)  # noqa: S104
+    tcp = [Door(host, port, mode)] + ([Door(host, port, "require")] if mode == "disable" else [])
+    return ([Door(file.socket_dir, port, "disable")] if file.socket_dir else []) + tcp
+
+
+class Link:
+    def __init__(self, settings: PostgresSettings) -> None:
+        self._settings = settings
+        self._works: Door | None = None
+
+    def forget(self) -> None:
+        self._works = None
+
+    async def connect(self, file: PidFile, budget_s: float) -> asyncpg.Connection:
+        """A superuser's connection to our Postgres. Raises NotYet, Refused, PostgresUnavailable (silence), all within the budget."""
+        candidates = doors(self._settings, file)
+        if self._works in candidates:
+            candidates.insert(0, self._works)
+        refusal: PostgresUnavailable = PostgresUnavailable("nothing listens where postmaster.pid says")
+        try:
+            async with asyncio.timeout(budget_s):
+                for door in candidates:
+                    try:
+                        connection = await self._open(door, budget_s)
+                    except Refused as e:
+                        refusal = e
+                        continue
+                    except OSError as e:
+                        refusal = refusal if isinstance(refusal, Refused) else PostgresUnavailable(f"{door.host}: {e.strerror or e}")
+                        continue
+                    self._works = door
+                    return connection
+        except TimeoutError:
+            raise PostgresUnavailable(f"no answer within {budget_s:g} s") from None
+        raise refusal
+
+    async def _open(self, door: Door, budget_s: float) -> asyncpg.Connection:
+        user = self._settings.superuser
+        try:
+            options = {**user.options, "sslmode": door.ssl}
+            return await open_connection(door.host, door.port, replace(user, options=options), SETTINGS, timeout_s=budget_s)
+        except asyncpg.PostgresError as e:
+            if e.sqlstate == STARTING_UP:
+                raise NotYet(str(e)) from e
+            raise Refused(f"{e} (user {user.username}, {door.host} port {door.port})") from e
+
+    @asynccontextmanager
+    async def session(self, file: PidFile | None) -> AsyncIterator[asyncpg.Connection]:
+        """A fresh connection for a verb; errors of the statements in it come out as PostgresUnavailable."""
+        if file is None:
+            raise PostgresUnavailable("Postgres is not running")
+        connection = await self.connect(file, VERB_S)
+        try:
+            yield connection
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as e:
+            raise PostgresUnavailable(f"Postgres refused: {e}") from e
+        except TimeoutError:
+            raise PostgresUnavailable("Postgres did not answer in time") from None
+        finally:
+            connection.terminate()
+
+    def environment(self, passfile: str) -> dict[str, str]:
+        return {"PGPASSFILE": passfile, "PGAPPNAME": "Rivha"}
+
+    def local_conninfo(self, file: PidFile) -> dict[str, object]:
+        """How psql reaches the Postgres that we are connected to."""
+        door = self._works or doors(self._settings, file)[0]
+        options = {k: v for k, v in self._settings.superuser.options.items() if k != "sslmode"}
+        user = {"user": self._settings.superuser.username, "dbname": "postgres", "connect_timeout": 3}
+        return {"host": door.host, "port": door.port, **user, **options, "sslmode": door.ssl}
+
+
+async def open_connection(
+    host: str, port: int, user: Credentials, settings: dict[str, str], *, timeout_s: float
+) -> asyncpg.Connection:
+    """asyncpg without its habits of reading the environment and password files. Raises what asyncpg raises, and OSError."""
+    tls = {k: v for k, v in user.options.items() if k.startswith("ssl")} or {"sslmode": "prefer"}
+    plain = os.path.isabs(host) or tls.get("sslmode") == "disable"
+    return await asyncpg.connect(
+        dsn=None if plain else f"postgresql://?{urlencode(tls)}",  # the only way by which asyncpg takes certificate files
+        host=host,
+        port=port,
+        user=user.username,
+        password=user.password or "",
+        database="postgres",
+        ssl=False if plain else None,
+        timeout=timeout_s,
+        command_timeout=VERB_S,
+        server_settings=settings,
+        target_session_attrs=asyncpg.connect_utils.SessionAttribute.any,
+    )

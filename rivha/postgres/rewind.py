@@ -1,0 +1,100 @@
+"""Turns a diverged, stopped data directory into a copy of the leader's with pg_rewind, reading only what differs.
+
+It must never leave a half-rewound directory that could be started: the marker goes first and stays on any failure (HAZARDS D 59). Whether
+and when to rewind is the brain's business, so is the wait for the source's checkpoint. Called by Server.rewind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from rivha.errors import CommandFailed
+from rivha.model import Data, Upstream
+from rivha.postgres import conninfo, files, stopping
+from rivha.postgres.command import SINGLE_USER_DATABASE
+from rivha.postgres.compare import ask_leader
+from rivha.postgres.controldata import ControlData
+from rivha.postgres.datadir import Contents
+from rivha.postgres.parts import Parts
+from rivha.postgres.starting import bring_up
+
+log = structlog.get_logger(__name__)
+
+RECOVERY_S = 6 * 3600.0
+REWIND_S = 24 * 3600.0
+STOP_FAST_S = 60.0
+
+
+async def rewind(parts: Parts, source: Upstream) -> None:
+    """Raises CommandFailed or PostgresUnavailable; before anything was touched no marker is left."""
+    found = await asyncio.to_thread(parts.data.look)
+    again = found.unfinished == "rewind"
+    if found.data is not Data.VALID and not again:
+        raise CommandFailed(found.problem or f"{parts.settings.data_dir} is empty: there is nothing to rewind")
+    await ask_leader(parts, source)  # a source that does not answer is found before the marker is set
+    await parts.postmaster.kill_all()
+    await asyncio.to_thread(parts.conf.read_back)
+    await asyncio.to_thread(parts.data.mark, "rewind")
+    if not again:
+        await _recover(parts, await parts.control(), found)
+    await asyncio.to_thread(_prepare, parts)
+    await _pg_rewind(parts, source)
+    await asyncio.to_thread(_finish, parts)
+    log.info("rewound", source=source.name)
+
+
+async def _recover(parts: Parts, control: ControlData, found: Contents) -> None:
+    """pg_rewind wants a directory that was shut down (HAZARDS D 53). Not with pg_rewind's own recovery: that would not keep the archive shut."""
+    if control.clean:
+        return
+    if found.standby or control.was_standby:
+        parts.conf.steer(None, frozen=True)
+        await bring_up(parts, standby=True)
+        await stopping.stop(parts, fast_s=STOP_FAST_S, quit_s=1.0)
+        return
+    if await asyncio.to_thread(lambda: files.read(parts.data.of("backup_label")) is not None):
+        raise CommandFailed("the directory was being restored from a backup (backup_label is there): it cannot be rewound, clone it")
+    await asyncio.to_thread(parts.data.set_standby, False)
+    await asyncio.to_thread(parts.conf.write, standby=False)
+    log.info("recovering the crashed directory before the rewind", data_dir=parts.settings.data_dir)
+    arguments = ["--single", *parts.conf.arguments(None), "-c", "archive_mode=on", "-c", "archive_command=false"]
+    await parts.programs.run("postgres", *arguments, SINGLE_USER_DATABASE, timeout_s=RECOVERY_S)
+
+
+def _prepare(parts: Parts) -> None:
+    """pg_rewind runs `postgres -C` on the target's configuration; the archive is open for --restore-target-wal."""
+    parts.data.set_standby(False)
+    parts.conf.steer(None)
+    parts.conf.sanitise()
+    parts.conf.write(standby=False)
+
+
+async def _pg_rewind(parts: Parts, source: Upstream) -> None:
+    settings = parts.settings
+    passfile = await asyncio.to_thread(parts.conf.write_passfile)
+    target = conninfo.to_upstream(settings, source, settings.rewind_user, passfile, options="-c statement_timeout=0")
+    arguments = ["--target-pgdata", settings.data_dir, "--source-server", target]
+    if parts.conf.restore_command():
+        arguments.append("--restore-target-wal")
+    if settings.config_dir and await parts.programs.version() >= 15:
+        arguments.append(f"--config-file={settings.config_dir}/postgresql.conf")
+    await parts.programs.run("pg_rewind", *arguments, timeout_s=REWIND_S, env={"PGPASSFILE": passfile}, on_line=_tell)
+
+
+def _tell(line: str) -> None:
+    log.info("pg_rewind", says=line)
+
+
+def _finish(parts: Parts) -> None:
+    """pg_rewind copied the source's files too: its configuration, its signals. What lies here now may only start as a standby."""
+    try:
+        parts.data.clean_copy(parts.settings.data_dir)
+        parts.conf.sanitise()
+        parts.conf.write(standby=True)
+        parts.data.set_standby(True)
+        files.sync_folder(parts.settings.data_dir)
+    except OSError as e:
+        raise CommandFailed(f"cannot clean {parts.settings.data_dir} after pg_rewind: {e.strerror or e}") from e
+    parts.data.unmark()

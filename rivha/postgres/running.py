@@ -1,0 +1,212 @@
+"""The verbs for a Postgres that runs: promote, follow, freeze, reload, checkpoint.
+
+A setting counts only when a fresh backend shows it, and a receiver as stopped only when its process is gone. Called by the Server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+
+import asyncpg
+
+from rivha.errors import CommandFailed, PostgresUnavailable
+from rivha.model import Lsn, PostgresStatus, Role, State, Upstream, WalEnd
+from rivha.postgres import conninfo
+from rivha.postgres.parts import Parts
+from rivha.postgres.process import POLL_S, PidFile
+from rivha.postgres.status import Watcher, identify
+
+LOOK_S = 2.0  # one look at the server within a verb
+IN_FORCE_S = 10.0  # a reload reaches the backends in milliseconds; this is for a machine that is out of breath
+RECEIVER_S = 0.1  # how long the startup process may take to stop the receiver before Rivha does
+STANDS_STILL_S = 0.1  # between two looks at the startup process (HAZARDS H 10)
+PROMOTE_QUERY_S = 5.0
+HOURS_S = 6 * 3600.0  # work that is as long as the data is large; the agent cancels it earlier when it must
+
+SOURCE = "SELECT pid, conninfo FROM pg_stat_wal_receiver"
+END = """
+SELECT (pg_last_wal_receive_lsn() - '0/0')::bigint AS received, (pg_last_wal_replay_lsn() - '0/0')::bigint AS replayed,
+       pg_is_wal_replay_paused() AS paused,
+       (SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'startup') AS waits
+"""
+WAITS_FOR_WAL = ("RecoveryRetrieveRetryInterval", "RecoveryWalStream", "RecoveryWalAll")
+
+
+async def alive(parts: Parts) -> PidFile:
+    """The live postmaster. Raises PostgresUnavailable when there is none."""
+    found = await asyncio.to_thread(parts.postmaster.look)
+    if found is None:
+        raise PostgresUnavailable("Postgres is not running")
+    return found
+
+
+async def when_it_answers(parts: Parts, watcher: Watcher) -> PostgresStatus:
+    """The status of a running Postgres, once it accepts connections."""
+    while True:
+        now = await watcher.look(LOOK_S)
+        if now.state is State.RUNNING and now.role is not Role.UNKNOWN:
+            return now
+        if now.state is not State.STARTING:
+            raise PostgresUnavailable(now.problem or f"Postgres is {now.state}")
+        await parts.postmaster.gone(POLL_S)
+
+
+async def until(condition: Callable[[], Awaitable[bool]], within_s: float, what: str) -> None:
+    """Polls every 10 ms. Raises CommandFailed(what) when it does not become true."""
+    try:
+        async with asyncio.timeout(within_s):
+            while not await condition():  # noqa: ASYNC110  nothing in Postgres can set an Event of ours
+                await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        raise CommandFailed(what) from None
+
+
+async def reload(parts: Parts) -> None:
+    """Tells the postmaster to read its files again; it tells its children."""
+    file = await alive(parts)
+    parts.postmaster.watch(file.pid)
+    parts.postmaster.signal(signal.SIGHUP)
+
+
+async def refuse_other_version(parts: Parts) -> None:
+    """Nothing is written into a directory of a version that these programs are not of (HAZARDS E 79)."""
+    lying = await asyncio.to_thread(parts.data.version)
+    if lying != str(await parts.programs.version()):
+        raise CommandFailed(f"{parts.settings.data_dir} is of PostgreSQL {lying}; the programs found are of another version: not touched")
+
+
+# ---- recovery settings by reload
+
+
+async def put_in_force(parts: Parts, connection: asyncpg.Connection, *, standby: bool) -> None:
+    """Writes what `parts.conf` says about recovery, reloads, and returns when the server has taken it."""
+    await asyncio.to_thread(parts.conf.write, standby=standby)
+    wanted = parts.conf.recovery(standby=standby)
+    if await _differing(connection, wanted):
+        await asyncio.to_thread(parts.conf.sanitise)
+        await reload(parts)
+
+    async def taken() -> bool:
+        return not await _differing(connection, wanted)
+
+    try:
+        await until(taken, IN_FORCE_S, "")
+    except CommandFailed:
+        rows = await connection.fetch("SELECT sourcefile, sourceline, name, error FROM pg_file_settings WHERE error IS NOT NULL LIMIT 5")
+        mistakes = "\n".join(f"{r['sourcefile']}:{r['sourceline']}: {r['name']}: {r['error']}" for r in rows)
+        raise CommandFailed(f"Postgres did not take over {', '.join(await _differing(connection, wanted))} after a reload", mistakes) from None
+
+
+async def _differing(connection: asyncpg.Connection, wanted: Mapping[str, str]) -> list[str]:
+    rows = await connection.fetch("SELECT name, current_setting(name) AS value FROM pg_settings WHERE name = ANY($1::text[])", list(wanted))
+    return [r["name"] for r in rows if r["value"] != wanted[r["name"]] and r["name"] != "recovery_min_apply_delay"]
+
+
+async def follow(parts: Parts, upstream: Upstream | None) -> None:
+    async with parts.link.session(await alive(parts)) as connection:
+        if not await connection.fetchval("SELECT pg_is_in_recovery()"):
+            raise CommandFailed("a primary cannot follow anybody without being stopped")
+        parts.conf.steer(upstream)
+        await put_in_force(parts, connection, standby=True)
+        wanted = parts.conf.primary_conninfo()
+        await _receiver_gone(connection, unless=conninfo.address(wanted))
+
+
+async def _receiver_gone(connection: asyncpg.Connection, unless: str | None = None) -> None:
+    """No receiver is left but one that streams from `unless`. One that its startup process is too busy to stop is ended here."""
+    loop = asyncio.get_running_loop()
+    help_at = loop.time() + RECEIVER_S
+
+    async def gone() -> bool:
+        row = await connection.fetchrow(SOURCE)
+        if row is None or (unless is not None and conninfo.address(row["conninfo"] or "") == unless):
+            return True
+        if loop.time() >= help_at:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(row["pid"], signal.SIGTERM)
+        return False
+
+    await until(gone, IN_FORCE_S, "the WAL receiver does not end")
+
+
+# ---- freeze
+
+
+async def freeze(parts: Parts) -> WalEnd:
+    file = await alive(parts)
+    await asyncio.to_thread(parts.conf.read_back)
+    async with parts.link.session(file) as connection:
+        if not await connection.fetchval("SELECT pg_is_in_recovery()"):
+            raise CommandFailed("a primary cannot be frozen")
+        parts.conf.steer(parts.conf.upstream, frozen=True)
+        await put_in_force(parts, connection, standby=True)
+        await _receiver_gone(connection)
+        await asyncio.sleep(0)
+        await _receiver_gone(connection)  # one that was being started while the first ended
+        received, _ = await end_of_wal(connection, HOURS_S)
+    timeline, _ = await identify(parts, file)
+    return WalEnd(timeline, received)
+
+
+async def end_of_wal(connection: asyncpg.Connection, within_s: float) -> tuple[Lsn, Lsn]:
+    """Where the WAL on this disk ends, and where its last whole record does (HAZARDS H 10). Raises CommandFailed when it is not known.
+
+    Known when all that was received is replayed, or when the startup process waits for more in two looks. With replay paused it never
+    waits; then what the receiver flushed is the end, for a receiver starts only after the WAL on disk has been read through.
+    """
+    waited_at: float | None = None
+    found = whole = 0
+    loop = asyncio.get_running_loop()
+
+    async def known() -> bool:
+        nonlocal waited_at, found, whole
+        row = await connection.fetchrow(END)
+        assert row is not None
+        received, replayed = row["received"], row["replayed"] or 0
+        found = max(received or 0, replayed)
+        whole = found if row["paused"] else replayed
+        if received is not None and (replayed >= received or row["paused"]):
+            return True
+        if row["waits"] not in WAITS_FOR_WAL:
+            waited_at = None
+        elif waited_at is None:
+            waited_at = loop.time()
+        return waited_at is not None and loop.time() - waited_at >= STANDS_STILL_S
+
+    await until(known, within_s, "where the WAL on this disk ends is not known yet: it is still being replayed")
+    return found, whole
+
+
+# ---- promote
+
+
+async def promote(parts: Parts) -> None:
+    file = await alive(parts)
+    async with parts.link.session(file) as connection:
+        if not await connection.fetchval("SELECT pg_is_in_recovery()"):
+            return
+        await asyncio.to_thread(parts.conf.read_back)
+        parts.conf.steer(parts.conf.upstream, frozen=True)
+        await put_in_force(parts, connection, standby=True)
+        if await connection.fetchval("SELECT pg_is_wal_replay_paused()"):
+            await connection.execute("SELECT pg_wal_replay_resume()")
+        await connection.execute("SELECT pg_promote(false)", timeout=PROMOTE_QUERY_S)
+
+        async def out() -> bool:
+            return not await connection.fetchval("SELECT pg_is_in_recovery()", timeout=PROMOTE_QUERY_S)
+
+        await until(out, HOURS_S, f"promotion of {parts.settings.data_dir} does not end")
+    parts.conf.steer(None)
+    await asyncio.to_thread(parts.conf.write, standby=False)
+    await reload(parts)
+
+
+async def checkpoint(parts: Parts) -> None:
+    async with parts.link.session(await alive(parts)) as connection:
+        await connection.execute("CHECKPOINT", timeout=HOURS_S)
+
+

@@ -1,0 +1,138 @@
+"""`Server`: rivha.postgres.base.Postgres on a real PostgreSQL. It wires the parts, and keeps the verbs from running into each other.
+
+It must never decide policy, never start a directory that carries a marker, and never touch one that it does not understand. Called by the
+agent's tick (`status`) and its job slot (all other verbs, one at a time).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Set
+
+from rivha.errors import CommandFailed, PostgresUnavailable
+from rivha.model import Data, History, HistoryLine, PostgresStatus, Role, State, Upstream, WalEnd
+from rivha.postgres import bootstrap, clone, compare, rewind, running, slots, stopping
+from rivha.postgres.callbacks import Callbacks
+from rivha.postgres.parts import Parts
+from rivha.postgres.settings import PostgresSettings
+from rivha.postgres.starting import start
+from rivha.postgres.status import Watcher
+
+RESTART_FAST_S = 60.0  # a restart's fast stop; later it is immediate, and crash recovery follows
+
+
+class Server:
+    def __init__(self, settings: PostgresSettings, clock: Callable[[], float]) -> None:
+        self._parts = Parts.of(settings, clock)
+        self._watcher = Watcher(self._parts)
+        self.callbacks = Callbacks(settings)
+
+    async def check_binaries(self) -> int:
+        """The major version of PostgreSQL. Raises CannotRun when it cannot work with this data directory, saying why."""
+        return await self._parts.programs.check()
+
+    # ---- looking
+
+    async def status(self, budget_s: float) -> PostgresStatus:
+        return await self._watcher.look(budget_s)
+
+    def on_death(self, callback: Callable[[], None]) -> None:
+        self._parts.postmaster.on_death(callback)
+
+    async def compare(self, leader: Upstream) -> tuple[History, str]:
+        return await compare.compare(self._parts, leader)
+
+    async def timelines(self) -> tuple[HistoryLine, ...]:
+        now = await self._watcher.look(running.LOOK_S)
+        return await asyncio.to_thread(compare.local_history, self._parts, now.timeline or 0)
+
+    # ---- making data
+
+    async def bootstrap(self) -> str:
+        system_id = await bootstrap.bootstrap(self._parts)
+        self._watcher.look_for_pending = True
+        return system_id
+
+    async def clone(self, source: Upstream) -> None:
+        await self._refuse_while_running("clone")
+        await clone.clone(self._parts, source)
+
+    async def rewind(self, source: Upstream) -> None:
+        await self._refuse_while_running("rewind")
+        await rewind.rewind(self._parts, source)
+
+    async def set_aside(self, why: str) -> str:
+        await self._refuse_while_running("move away")
+        await self._parts.postmaster.kill_all()
+        return await asyncio.to_thread(self._parts.data.set_aside, why)
+
+    async def _refuse_while_running(self, what: str) -> None:
+        found = await asyncio.to_thread(self._parts.postmaster.look)
+        if found is not None:
+            raise CommandFailed(f"cannot {what} {self._parts.settings.data_dir}: Postgres (pid {found.pid}) is running on it")
+
+    # ---- starting and stopping
+
+    async def start(self, *, primary: bool, upstream: Upstream | None) -> None:
+        found = await asyncio.to_thread(self._parts.postmaster.look)
+        if found is not None:
+            await self._start_running(primary=primary, upstream=upstream)
+            return
+        self._watcher.dropped()
+        await start(self._parts, primary=primary, upstream=upstream)
+
+    async def _start_running(self, *, primary: bool, upstream: Upstream | None) -> None:
+        now = await running.when_it_answers(self._parts, self._watcher)
+        if (now.role is Role.PRIMARY) != primary:
+            raise CommandFailed(f"Postgres runs already, but as {now.role}")
+        if not primary:
+            await self.follow(upstream)
+
+    async def stop(self, *, fast_s: float, quit_s: float = 1.0) -> None:
+        self._watcher.dropped()
+        await stopping.stop(self._parts, fast_s=fast_s, quit_s=quit_s)
+
+    async def restart(self) -> None:
+        now = await self._watcher.look(running.LOOK_S)
+        primary = now.role is Role.PRIMARY
+        if now.role is Role.UNKNOWN:
+            raise PostgresUnavailable("its role is not known; not restarted")
+        await asyncio.to_thread(self._parts.conf.read_back)
+        upstream = self._parts.conf.upstream
+        await self.stop(fast_s=RESTART_FAST_S)
+        await start(self._parts, primary=primary, upstream=upstream, keep_frozen=True)
+
+    # ---- while it runs
+
+    async def promote(self) -> None:
+        await running.promote(self._parts)
+
+    async def follow(self, upstream: Upstream | None) -> None:
+        await running.follow(self._parts, upstream)
+
+    async def freeze(self) -> WalEnd:
+        return await running.freeze(self._parts)
+
+    async def checkpoint(self) -> None:
+        await running.checkpoint(self._parts)
+
+    async def configure(self, dynamic: Mapping[str, object], *, reload: bool) -> None:
+        self._parts.conf.dynamic = dict(dynamic)
+        contents = await asyncio.to_thread(self._parts.data.look)
+        if contents.data is not Data.VALID:
+            return
+        await running.refuse_other_version(self._parts)
+        changed = await asyncio.to_thread(self._parts.conf.write, standby=contents.standby)
+        if reload and changed:
+            await running.reload(self._parts)
+        self._watcher.look_for_pending = True
+
+    async def keep_slots(self, wanted: Set[str], advance: Mapping[str, int]) -> None:
+        last = self._watcher.last
+        if last is None or last.state is not State.RUNNING or slots.in_order(last, wanted, advance):
+            return
+        await slots.keep(self._parts, wanted, advance)
+
+    async def close(self) -> None:
+        self._watcher.close()
+        self._parts.postmaster.unwatch()

@@ -1,0 +1,58 @@
+"""Starts a stopped directory and waits until it accepts connections. It must never start one that carries a marker, nor two at once."""
+
+from __future__ import annotations
+
+import asyncio
+
+from rivha.errors import CommandFailed
+from rivha.model import Data, Upstream
+from rivha.postgres.parts import Parts, refuse_unless_valid
+from rivha.postgres.process import POLL_S, rotate, tail
+
+PATIENT_AFTER_S = 5.0  # replaying WAL may take hours; then one look in 100 ms is enough
+PATIENT_POLL_S = 0.1
+
+
+async def start(parts: Parts, *, primary: bool, upstream: Upstream | None, keep_frozen: bool = False) -> None:
+    """Raises CommandFailed, with Postgres's own last words when it died meanwhile."""
+    contents = await asyncio.to_thread(parts.data.look)
+    if contents.data is Data.UNFINISHED:
+        raise CommandFailed(f"not started: {contents.problem}")
+    refuse_unless_valid(contents.data, contents.problem)
+    version = await parts.programs.version()
+    lying = await asyncio.to_thread(parts.data.version)
+    if lying != str(version):
+        raise CommandFailed(f"{parts.settings.data_dir} is of PostgreSQL {lying}, the programs are of {version}; set postgresql.bin_dir")
+    await asyncio.to_thread(parts.conf.read_back)
+    parts.conf.steer(upstream, frozen=keep_frozen and parts.conf.frozen)
+    await bring_up(parts, standby=not primary)
+
+
+async def bring_up(parts: Parts, *, standby: bool) -> None:
+    """The part of `start` that asks no questions. Whom to follow is in `parts.conf`."""
+    await parts.postmaster.kill_all()  # children of a dead postmaster keep its shared memory, and may still write
+    await asyncio.to_thread(_prepare, parts, standby)
+    control = await parts.control() if standby else None
+    since = await asyncio.to_thread(rotate, parts.log)
+    parts.link.forget()
+    argv = [parts.programs.path("postgres"), *parts.conf.arguments(control)]
+    pid = await parts.postmaster.launch(argv, parts.log)
+    await _ready(parts, pid, since)
+
+
+def _prepare(parts: Parts, standby: bool) -> None:
+    parts.data.set_standby(standby)
+    parts.conf.sanitise()
+    parts.conf.write(standby=standby)
+
+
+async def _ready(parts: Parts, pid: int, since: int) -> None:
+    began = parts.clock()
+    while True:
+        if parts.postmaster.pid != pid:
+            words = await asyncio.to_thread(tail, parts.log, since)
+            raise CommandFailed(f"Postgres did not start; its log {parts.log} ends with", words)
+        file = await asyncio.to_thread(parts.postmaster.pid_file)
+        if file and file.pid == pid and file.status == "ready":
+            return
+        await parts.postmaster.gone(POLL_S if parts.clock() - began < PATIENT_AFTER_S else PATIENT_POLL_S)

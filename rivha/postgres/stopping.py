@@ -1,0 +1,26 @@
+"""Ends Postgres: politely, then firmly, then for sure. It must never return while a process of the data directory lives."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from rivha.postgres.parts import Parts
+
+
+async def stop(parts: Parts, *, fast_s: float, quit_s: float) -> None:
+    """Raises CommandFailed only when a process outlives SIGKILL."""
+    postmaster = parts.postmaster
+    found = await asyncio.to_thread(postmaster.look)
+    if found is not None:
+        postmaster.watch(found.pid)
+    if fast_s > 0:
+        postmaster.signal(signal.SIGINT)
+        if await postmaster.gone(fast_s):
+            await postmaster.kill_all()
+            return
+    if quit_s > 0:
+        postmaster.signal(signal.SIGQUIT)
+        await postmaster.gone(quit_s)
+    await postmaster.kill_all()
+    await postmaster.gone(1.0)  # it is dead: lets the loop see it, so that `alive` and the callbacks agree
