@@ -20,7 +20,7 @@ from rivha.config_dynamic import check_patch, complaints, effective, policy
 from rivha.config_env import from_environment, whole
 from rivha.config_judge import judge, told_about
 from rivha.config_sections import Client, Local
-from rivha.config_shape import merged, shaped, translated, without_nulls
+from rivha.config_shape import merged, overlaid, shaped, translated, without_nulls
 from rivha.config_values import mistakes_in, without
 from rivha.dcs.etcd import EtcdSettings
 from rivha.errors import ConfigError
@@ -145,30 +145,30 @@ def dynamic(config: Config, from_dcs: Mapping[str, object] | None) -> Mapping[st
     return effective(config.local, config.bootstrap_dcs if from_dcs is None else from_dcs)
 
 
-# What a running agent cannot change, and why it would be another agent afterwards.
-NEEDS_RESTART = {
-    "name": "other members know this node by it",
-    "scope": "it is another cluster",
-    "namespace": "it is another cluster",
-    "etcd": "leases and watches hang on the old connections",
-    "postgres.data_dir": "it is another database",
-    "postgres.listen": "Postgres binds its addresses at start",
-    "restapi.listen_host": "the listener is bound",
-    "restapi.listen_port": "the listener is bound",
-    "log.dir": "the log files are open",
-    "log.max_queue_size": "the queue is in use",
+# What a reload cannot bring about, and what does.
+LATER = {
+    "name": "when the agent is restarted (other members know this node by it)",
+    "scope": "when the agent is restarted (it is another cluster)",
+    "namespace": "when the agent is restarted (it is another cluster)",
+    "etcd": "when the agent is restarted (leases and watches hang on the old connections)",
+    "postgres.data_dir": "when the agent is restarted (it is another database)",
+    "postgres.name": "when the agent is restarted",
+    "postgres.scope": "when the agent is restarted",
+    "postgres.listen": "when Postgres is restarted",
+    "restapi.listen_host": "when the agent is restarted",
+    "restapi.listen_port": "when the agent is restarted",
+    "log.dir": "when the agent is restarted (the files are open)",
+    "log.file_num": "when the agent is restarted (the files are open)",
+    "log.file_size": "when the agent is restarted (the files are open)",
+    "log.max_queue_size": "when the agent is restarted",
+    "bootstrap_dcs": "never for a cluster that exists; use rivhactl edit-config",
 }
 
 
 def changed(old: Config, new: Config) -> tuple[str, ...]:
-    """What differs, by name, for the log and for POST /reload; says where only a restart of the agent helps. Values are not shown."""
-    found = []
-    for name in sorted(differences(old, new)):
-        if name in ("warnings", "local", "source"):
-            continue
-        reason = NEEDS_RESTART.get(name) or NEEDS_RESTART.get(name.partition(".")[0])
-        found.append(f"{name} changed: takes effect when the agent is restarted ({reason})" if reason else f"{name} changed")
-    return tuple(found)
+    """What differs, by name, for the log and for POST /reload, and where a reload is not enough. Values are not shown."""
+    names = (name for name in differences(old, new) if name not in ("warnings", "local", "source"))
+    return tuple(f"{name} changed" + (f", takes effect {LATER[name]}" if name in LATER else "") for name in sorted(names))
 
 
 def differences(old: Any, new: Any, root: str = "") -> list[str]:
@@ -196,8 +196,8 @@ def gathered(path: str | None, environ: Mapping[str, str]) -> tuple[dict[str, An
         return without_nulls(raw), warnings
     raw = {}
     for name in files(path) if path is not None else ():
-        raw = merged(raw, parsed(read(name), name, warnings))
-    raw = merged(raw, shaped(from_environment(environ, warnings.append)))
+        raw = overlaid(raw, parsed(read(name), name, warnings))
+    raw = overlaid(raw, shaped(from_environment(environ, warnings.append)))
     if not raw:
         raise ConfigError(["there is no configuration: name a file, or set RIVHA_SCOPE, RIVHA_NAME and so on in the environment"])
     return without_nulls(raw), warnings

@@ -69,6 +69,7 @@ NOT_SERVED = {
     "standby_cluster": "Rivha does not run standby clusters",
     "citus": "Rivha does not manage Citus",
     "mpp": "Rivha does not manage Citus",
+    "synchronous_mode": "this version replicates asynchronously; a failover may lose the last commits",
     "synchronous_node_count": "synchronous modes are not served by this version",
     "maximum_lag_on_syncnode": "synchronous modes are not served by this version",
     "postgresql.pg_hosts": "Rivha does not write pg_hosts.conf",
@@ -201,12 +202,8 @@ def repaired(d: Dynamic) -> tuple[float, float]:
 
 
 def unserved(d: Dynamic) -> list[str]:
-    """Keys that Rivha does not act upon or does not know."""
-    told = [
-        f"{path}: {why}"
-        for path, why in NOT_SERVED.items()
-        if (path in d.model_fields_set or path in (d.model_extra or {})) and getattr(d, path, None) not in (False, 0, None, {}, [])
-    ]
+    """Keys that Rivha does not act upon, when they ask for something, or does not know."""
+    told = [f"{path}: {why}" for path, why in NOT_SERVED.items() if asked_for(d, path)]
     for path in unknown_keys(d):
         if path in NOT_SERVED:
             continue
@@ -215,6 +212,14 @@ def unserved(d: Dynamic) -> list[str]:
             continue
         told.append(f"{path}: Rivha has no such key; it is not used{likely(path)}")
     return told
+
+
+def asked_for(d: Dynamic, path: str) -> bool:
+    field = Dynamic.model_fields.get(path)
+    if field is not None:
+        return bool(getattr(d, path) != field.get_default(call_default_factory=True))
+    holder = d.postgresql if path.startswith("postgresql.") else d
+    return (holder.model_extra or {}).get(path.removeprefix("postgresql.")) not in (False, 0, None, {}, [])
 
 
 def likely(path: str, model: type[BaseModel] = Dynamic) -> str:

@@ -61,6 +61,15 @@ def merged(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+def overlaid(base: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """Of two files, or file and environment: sections merge, all else replaces. A null stays, because it may mean "not even etcd's"."""
+    result = dict(base)
+    for name, item in later.items():
+        old = result.get(name)
+        result[name] = overlaid(old, item) if isinstance(old, Mapping) and isinstance(item, Mapping) else item
+    return result
+
+
 def translated(raw: Mapping[str, Any], root: str = "") -> tuple[dict[str, Any], list[str]]:
     """Old names under their new ones, and what to tell the operator about it. A new name that stands beside the old one wins."""
     result, told = dict(raw), []

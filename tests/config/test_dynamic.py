@@ -1,0 +1,192 @@
+"""The dynamic configuration: what wins, what is refused, and that a bad value in etcd stops nobody."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from rivha.config import check_patch, complaints, dynamic, load, policy
+from rivha.config_dynamic import LOOP_WAIT_MIN, PLACES, RETRY_TIMEOUT_MIN, TTL_MIN, Dynamic
+from rivha.errors import ConfigError
+from rivha.model import Policy
+
+PLAIN = str(Path(__file__).parent / "patroni" / "plain.yml")
+
+
+def test_the_defaults_are_the_same_in_the_configuration_and_in_the_brain():
+    assert policy({}) == Policy()
+    assert set(PLACES) == {item.name for item in fields(Policy)}
+
+
+def test_the_smallest_times_keep_the_rule_together():
+    assert TTL_MIN >= LOOP_WAIT_MIN + 2 * RETRY_TIMEOUT_MIN
+    found = policy({"ttl": 3, "loop_wait": 1, "retry_timeout": 1})
+    assert (found.ttl_s, found.loop_wait_s, found.retry_timeout_s) == (3, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "loop_wait", "retry_timeout"),
+    [
+        ({"ttl": 30, "loop_wait": 10, "retry_timeout": 10}, 10, 10),
+        ({"ttl": 25, "loop_wait": 10, "retry_timeout": 10}, 5, 10),
+        ({"ttl": 20, "loop_wait": 10, "retry_timeout": 10}, 0.2, 9.9),
+        ({"ttl": 3}, 0.2, 1.4),
+        ({"loop_wait": 10}, 4, 3),
+    ],
+)
+def test_times_that_break_the_rule_are_repaired_loop_wait_first(given, loop_wait, retry_timeout):
+    found = policy(given)
+    assert (found.loop_wait_s, found.retry_timeout_s) == (loop_wait, pytest.approx(retry_timeout))
+    assert found.ttl_s >= found.loop_wait_s + 2 * found.retry_timeout_s - 1e-6
+    assert any("running with loop_wait" in text for text in complaints(given)) == (
+        given != {"ttl": 30, "loop_wait": 10, "retry_timeout": 10}
+    )
+
+
+def test_a_bad_value_keeps_the_last_one_and_is_reported():
+    last = replace(Policy(), ttl_s=20, use_pg_rewind=False, synchronous_mode="on")
+    bad = {"ttl": "soon", "pause": True, "synchronous_mode": "perhaps", "postgresql": {"use_pg_rewind": 7}}
+    found = policy(bad, last)
+    assert (found.ttl_s, found.paused, found.synchronous_mode, found.use_pg_rewind) == (20, True, "on", False)
+    assert [text.partition(":")[0] for text in complaints(bad)] == ["ttl", "synchronous_mode", "postgresql.use_pg_rewind"]
+    assert policy(bad).ttl_s == Policy().ttl_s
+    assert policy({"postgresql": "nonsense"}, last).use_pg_rewind is False
+
+
+@pytest.mark.parametrize(
+    ("value", "mode"), [(True, "on"), (False, "off"), ("on", "on"), ("OFF", "off"), ("quorum", "quorum"), ("true", "on")]
+)
+def test_synchronous_mode_in_all_its_spellings(value, mode):
+    assert policy({"synchronous_mode": value}).synchronous_mode == mode
+
+
+def test_durations_and_sizes_take_units():
+    found = policy({"ttl": "1min", "member_slots_ttl": "30min", "hang_timeout": "2500ms", "maximum_lag_on_failover": "16MB"})
+    assert (found.ttl_s, found.member_slots_ttl_s, found.hang_timeout_s, found.maximum_lag_on_failover) == (60, 1800, 2.5, 16 << 20)
+
+
+def test_a_negative_stop_timeout_means_none():
+    assert policy({"primary_stop_timeout": -1}).primary_stop_timeout_s == 0
+
+
+def test_old_names_are_translated_and_the_new_one_wins():
+    assert policy({"master_start_timeout": 5}).primary_start_timeout_s == 5
+    assert policy({"master_start_timeout": 5, "primary_start_timeout": 7}).primary_start_timeout_s == 7
+    assert "primary_start_timeout" in complaints({"master_start_timeout": 5})[0]
+
+
+# ---- what wins
+
+
+def local(tmp_path, section):
+    path = tmp_path / "node.yml"
+    path.write_text(Path(PLAIN).read_text().replace("  parameters:\n    unix_socket_directories: '..'\n", section))
+    return load(str(path), {})
+
+
+def test_the_local_file_wins_over_etcd_parameter_by_parameter_and_null_removes(tmp_path):
+    config = local(
+        tmp_path, "  parameters: {work_mem: 8MB, log_connections: null}\n  use_pg_rewind: false\n  pg_hba: [host all all all trust]\n"
+    )
+    shared = {"postgresql": {"parameters": {"work_mem": "4MB", "log_connections": "on", "jit": "off"}, "pg_hba": ["local all all peer"]}}
+    found = dynamic(config, shared)["postgresql"]
+    assert found["parameters"] == {"work_mem": "8MB", "jit": "off"}
+    assert found["pg_hba"] == ["host all all all trust"]
+    assert policy(dynamic(config, shared)).use_pg_rewind is False
+
+
+def test_settings_that_all_nodes_must_share_come_from_etcd_only(tmp_path):
+    config = local(tmp_path, "  parameters: {max_connections: 5, wal_level: minimal, work_mem: 1MB}\n  use_slots: false\n")
+    found = dynamic(config, {"postgresql": {"parameters": {"max_connections": 300}}})
+    assert found["postgresql"]["parameters"] == {"max_connections": 300, "work_mem": "1MB"}
+    assert config.postgres.parameters == {"work_mem": "1MB"}
+    assert policy(found).use_slots is True
+    told = [text.partition(":")[0] for text in config.warnings]
+    assert {"postgresql.parameters.max_connections", "postgresql.parameters.wal_level", "postgresql.use_slots"} <= set(told)
+
+
+def test_without_a_key_in_etcd_the_node_goes_by_what_it_would_bootstrap():
+    config = load(PLAIN, {})
+    assert policy(dynamic(config, None)).ttl_s == 30
+    assert policy(dynamic(config, {})).ttl_s == Policy().ttl_s
+
+
+def test_a_cluster_wide_key_in_the_local_file_is_named_and_not_used(tmp_path):
+    config = local(tmp_path, "ttl: 5\n")
+    assert policy(dynamic(config, None)).ttl_s == 30
+    assert any(text.startswith("ttl: is not used here") for text in config.warnings)
+
+
+def test_the_inputs_are_not_changed():
+    config = load(PLAIN, {})
+    shared = {"master_start_timeout": 5, "postgresql": {"parameters": {"wal_keep_segments": 3}}}
+    before = json.dumps(shared)
+    dynamic(config, shared)
+    policy(shared)
+    complaints(shared)
+    check_patch(shared, {"postgresql": {"parameters": {"a": 1}}})
+    assert json.dumps(shared) == before
+
+
+# ---- patches
+
+
+def test_a_patch_merges_and_null_deletes():
+    current = {"ttl": 30, "pause": True, "postgresql": {"parameters": {"a": 1, "b": 2}}}
+    found = check_patch(current, {"pause": None, "postgresql": {"parameters": {"a": None, "c": 3}}})
+    assert found == {"ttl": 30, "postgresql": {"parameters": {"b": 2, "c": 3}}}
+
+
+def test_a_patch_with_mistakes_is_refused_with_all_of_them():
+    patch = {
+        "ttl": 2,
+        "loop_wait": "x",
+        "synchronus_mode": "on",
+        "postgresql": {"use_slots": "maybe", "parameters": {"a b": 1}},
+        "standby_cluster": {"host": "h"},
+    }
+    with pytest.raises(ConfigError) as refused:
+        check_patch({}, patch)
+    paths = [text.partition(":")[0] for text in refused.value.mistakes]
+    assert sorted(paths) == ["loop_wait", "postgresql.parameters", "postgresql.use_slots", "standby_cluster", "synchronus_mode", "ttl"]
+    assert "did you mean synchronous_mode?" in str(refused.value)
+    assert "one lost renewal costs the leadership" in str(refused.value)
+
+
+def test_a_patch_that_breaks_the_rule_is_refused_and_one_that_mends_it_is_not():
+    with pytest.raises(ConfigError, match="loop_wait \\+ 2 \\* retry_timeout"):
+        check_patch({"ttl": 10}, {"retry_timeout": 8})
+    broken = {"ttl": 10, "retry_timeout": 8}
+    assert check_patch(broken, {"retry_timeout": 3})["retry_timeout"] == 3
+
+
+def test_a_mistake_that_was_there_before_does_not_stand_in_the_way():
+    current = {"ttl": 10, "retry_timeout": 8, "hang_timeout": "never"}
+    assert check_patch(current, {"pause": True})["pause"] is True
+
+
+def test_keys_of_patroni_that_do_nothing_here_may_be_stored():
+    assert check_patch({}, {"failsafe_mode": True, "postgresql": {"parameters_replica": {}}})["failsafe_mode"] is True
+    assert any(text.startswith("failsafe_mode") for text in complaints({"failsafe_mode": True}))
+
+
+@pytest.mark.parametrize("patch", [[], "x", None, 3, {"a": {"b": float("nan")}}, {"ttl": float("inf")}])
+def test_a_patch_that_is_no_configuration_is_refused(patch):
+    with pytest.raises(ConfigError):
+        check_patch({}, patch)
+
+
+def test_a_setting_cannot_smuggle_in_a_second_line():
+    for patch in (
+        {"postgresql": {"parameters": {"a": "1\nfsync = off"}}},
+        {"postgresql": {"pg_hba": ["local all all peer\nhost all all all trust"]}},
+    ):
+        with pytest.raises(ConfigError, match="line break"):
+            check_patch({}, patch)
+
+
+def test_a_default_of_every_key_passes_its_own_limits():
+    Dynamic.model_validate(json.loads(Dynamic().model_dump_json(exclude_none=True)))
