@@ -18,6 +18,7 @@ import structlog
 
 from rivha import __version__
 from rivha import config as configuration
+from rivha.agent import systemd
 from rivha.agent.chores import Chores
 from rivha.agent.desk import Desk
 from rivha.agent.dynamic import Dynamic
@@ -37,7 +38,6 @@ from rivha.errors import CannotRun, DcsUnavailable, RivhaError
 from rivha.log import Logging
 from rivha.metrics import Metrics
 from rivha.model import Member, Outcome
-from rivha.postgres.callbacks import Callbacks
 from rivha.postgres.server import Server
 
 log = structlog.get_logger(__name__)
@@ -65,7 +65,6 @@ class Agent:
         self.fence = Fence(boottime, lambda quit_s: self._fenced(quit_s))
         self.journal = Journal()
         self.desk = Desk(boottime, self.journal, self._commit, self._reload, self.waker.wake)
-        self.callbacks = Callbacks(config.callbacks, config.scope)
         self.metrics = Metrics(config.scope, config.name)
         self.api = Api(config.restapi, self.desk, self.metrics, config.scope)
         self.checkpoint: asyncio.Task[None] | None = None
@@ -79,9 +78,10 @@ class Agent:
             leases=self.leases,
             jobs=self.jobs,
             desk=self.desk,
-            callbacks=self.callbacks,
+            callbacks=self.postgres.callbacks,
             clock=boottime,
             first_config=lambda: self.dynamic.shared,
+            configure_first=lambda: self.dynamic.apply(reload=False),
             after_promotion=self._checkpoint,
         )
         chores = Chores(self.config.name, self.dcs, self.postgres, self.leases, self.desk, time.time, lambda v: self.dynamic.apply())
@@ -114,6 +114,7 @@ class Agent:
         await self.api.start()
         self.postgres.on_death(self.waker.wake)
         self._listen_to_signals()
+        systemd.notify("READY=1")
         background = [asyncio.create_task(self.fence.run(), name="fence"), asyncio.create_task(self._watch(), name="watch")]
         try:
             await self._until_one_ends(asyncio.create_task(self.tick.run(), name="tick"), background)
@@ -153,6 +154,7 @@ class Agent:
         """The first signal counts; a second one changes nothing (HAZARDS C 50)."""
         if not self.tick.stopping:
             log.info("asked to end", signal=signal.Signals(number).name)
+            systemd.notify("STOPPING=1")
             self.tick.stopping = True
             self.waker.wake()
 
@@ -160,10 +162,12 @@ class Agent:
         self._reloading = asyncio.create_task(self._reload_and_tell(), name="reload")
 
     async def _reload_and_tell(self) -> None:
+        systemd.reloading()
         try:
             log.info("configuration read again", changed=await self._reload())
         except RivhaError as error:
             log.error("the configuration was not taken over", error=str(error))
+        systemd.notify("READY=1")
 
     async def _watch(self) -> None:
         await self.dcs.watch(lambda key: self.waker.wake() if stirs(key, self.desk.latest) else None)
@@ -199,11 +203,10 @@ class Agent:
         await self.api.reload(new.restapi)
         self.config = self.dynamic.config = new
         self.postgres.reload_settings(new.postgres)
-        self.callbacks.commands = new.callbacks
         self.tick.base = replace(self.tick.base, tags=new.tags)
         self.dynamic.recompute()
         await self.dynamic.apply()
-        self.callbacks.call("on_reload", "primary" if self.desk.latest and self.desk.latest.i_lead else "replica")
+        self.postgres.callbacks.call("on_reload", "primary" if self.desk.latest and self.desk.latest.i_lead else "replica")
         self.waker.wake()
         return "; ".join(changed) or "nothing"
 

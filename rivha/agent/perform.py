@@ -5,7 +5,7 @@ Refusing is normal and no error: the next tick looks again. Long work goes to th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,6 +42,7 @@ class Performer:
     callbacks: Callbacks
     clock: Callable[[], float]
     first_config: Callable[[], dict[str, object]]  # bootstrap.dcs: what a new cluster's `config` becomes
+    configure_first: Callable[[], Awaitable[object]]  # the same, put in force before initdb
     after_promotion: Callable[[int], None]  # begins the checkpoint that rewinding nodes wait for
 
     # ---- the lease ----
@@ -113,8 +114,12 @@ class Performer:
         member_lease = await self.leases.keep_member(v.policy.ttl_s, budget_s)
         outcome = await self._told(self._cluster(v), lambda _: writes.claim_bootstrap(member_lease), budget_s)
         if outcome is Outcome.DONE:
-            self._begin("bootstrap", self.postgres.bootstrap, at_end=lambda job: self._call_if_done(job, "on_start", "primary"))
+            self._begin("bootstrap", self._bootstrap, at_end=lambda job: self._call_if_done(job, "on_start", "primary"))
         return outcome
+
+    async def _bootstrap(self) -> None:
+        await self.configure_first()
+        await self.postgres.bootstrap()
 
     async def _pledge(self, v: View, term: int) -> str:
         """Freeze first, publish after: the pledge must be true before anybody can read it."""

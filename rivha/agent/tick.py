@@ -13,7 +13,7 @@ import structlog
 
 from rivha.agent.brain.decide import decide
 from rivha.agent.brain.memory import Memory, remember
-from rivha.agent.brain.upkeep import describe, upkeep
+from rivha.agent.brain.upkeep import describe, settings, upkeep
 from rivha.agent.brain.view import Situation, View
 from rivha.agent.chores import Chores
 from rivha.agent.desk import Desk
@@ -105,6 +105,7 @@ class Tick:
 
         lease_outcome = await self.performer.lease(view, decision.lease.action)
         self._vouch(view)
+        await self.chores.perform(view, settings(view, self.chores.done))
         postgres_outcome = await self.performer.on_postgres(view, decision.postgres.action)
         self.chores.saw(view)
         view = replace(view, lease=self.leases.leader, job=self.jobs.job)

@@ -89,7 +89,7 @@ def upkeep(v: View, me: Member, h: Housekeeping) -> tuple[Chore, ...]:
     """`me`: this node as it would be published now, its addresses filled in by the agent."""
     if v.cluster is None:
         return ()
-    return tuple(chore for group in (_publishing(v, me, h), _leaders(v), _settings(v, h), _slots(v, h), _wishes(v)) for chore in group)
+    return tuple(chore for group in (_publishing(v, me, h), _leaders(v), _slots(v, h), _wishes(v)) for chore in group)
 
 
 def describe(v: View, base: Member) -> Member:
@@ -187,11 +187,15 @@ def _why_the_request_is_over(v: View, request: FailoverRequest) -> str | None:
     return why_not_switch_over(v, request)
 
 
-def _settings(v: View, h: Housekeeping) -> Iterator[Chore]:
-    """A config key that is gone changes nothing: the last known configuration stays in force (HAZARDS A 16)."""
+def settings(v: View, h: Housekeeping) -> tuple[Chore, ...]:
+    """Due before anything is done to Postgres, so that it starts with the configuration of today.
+
+    A config key that is gone changes nothing: the last known configuration stays in force (HAZARDS A 16).
+    """
     c = v.cluster
     if c is not None and c.config is not None and c.config_revision != h.configured_revision and not v.busy:
-        yield Configure(c.config_revision)
+        return (Configure(c.config_revision),)
+    return ()
 
 
 def _slots(v: View, h: Housekeeping) -> Iterator[Chore]:
