@@ -87,7 +87,7 @@ def from_environment(environ: Mapping[str, str], warn: Callable[[str], None]) ->
                 continue
             place = NAMES[name]
             try:
-                value = structured(environ[variable]) if place[-1] in STRUCTURED else environ[variable]
+                value = understood(environ[variable], place)
             except ValueError as error:
                 mistakes.append(f"{variable}: {error}")
                 continue
@@ -98,6 +98,20 @@ def from_environment(environ: Mapping[str, str], warn: Callable[[str], None]) ->
     if mistakes:
         raise ConfigError(mistakes)
     return result
+
+
+def understood(value: str, place: tuple[str, ...]) -> object:
+    """Text, or the YAML within it where the key holds more than text. Raises ValueError."""
+    if place == ("log", "format") and value.lstrip().startswith("["):
+        return words_of(value)
+    return structured(value) if place[-1] in STRUCTURED else value
+
+
+def words_of(value: str) -> object:
+    try:
+        return yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError("is not a YAML list, like [asctime, {levelname: level}]") from error
 
 
 def structured(value: str) -> object:

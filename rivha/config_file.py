@@ -161,6 +161,8 @@ def log_format(value: object) -> Any:
     if isinstance(value, str):
         if value.lstrip().startswith("["):
             raise wrong("must be a list, not text that looks like one")
+        if re.search(r"\d{4}", value):
+            raise wrong("has a width of thousands")
         try:
             value % PROBE
         except (KeyError, TypeError, ValueError, OverflowError, MemoryError) as error:

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import queue
+import re
 import sys
 import threading
 import time
@@ -187,7 +188,9 @@ class Json(logging.Formatter):
 
     def __init__(self, settings: LogSettings) -> None:
         super().__init__(PLAIN, settings.dateformat)
-        chosen = self.FIELDS if settings.format is None or isinstance(settings.format, str) else settings.format
+        chosen = settings.format or self.FIELDS
+        if isinstance(chosen, str):  # a plain format names its fields, too
+            chosen = re.findall(r"%\((\w+)\)", chosen) or self.FIELDS
         pairs = [(item, item) if isinstance(item, str) else next(iter(item.items()), ("", "")) for item in chosen]
         self.names = {taken: name for taken, name in pairs if taken}
         self.static = dict(settings.static_fields)

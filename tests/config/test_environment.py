@@ -64,6 +64,13 @@ def test_an_unknown_variable_is_named_once_without_its_value():
     assert "hush" not in " ".join(config.warnings)
 
 
+def test_fields_of_a_json_log_may_come_as_a_list():
+    config = load(str(PLAIN), {"PATRONI_LOG_TYPE": "json", "PATRONI_LOG_FORMAT": "[asctime, {levelname: level}]"})
+    assert config.log.format == ("asctime", {"levelname": "level"})
+    with pytest.raises(ConfigError, match="RIVHA_LOG_FORMAT"):
+        load(str(PLAIN), {"RIVHA_LOG_FORMAT": "[asctime"})
+
+
 def test_an_empty_variable_is_not_set():
     assert load(str(PLAIN), {"PATRONI_SCOPE": ""}).scope == "batman"
 

@@ -93,7 +93,9 @@ def test_json_fields_can_be_chosen_and_renamed(started, tmp_path):
     log = started(type="json", format=({"asctime": "time"}, {"levelname": "level"}, "message", "module"))
     structlog.get_logger("x").info("voted")
     log.stop()
+    log.apply(LogSettings(type="json", format="%(levelname)s: %(message)s"))
     assert list(json.loads(lines(tmp_path)[0])) == ["time", "level", "message", "module"]
+    assert list(json.loads(log.target.format(logging.makeLogRecord({"msg": "x"})))) == ["levelname", "message"]
 
 
 def test_levels_by_module(started, tmp_path):
