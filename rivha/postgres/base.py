@@ -27,14 +27,17 @@ class Postgres(Protocol):
         ...
 
     async def clone(self, source: Upstream) -> None:
-        """Fills an EMPTY (or UNFINISHED) data directory from `source` under a marker; does not start it. An unfinished one is moved aside first."""
+        """Fills an EMPTY (or UNFINISHED) data directory from `source` under a marker; does not start it.
+
+        An unfinished one is moved aside first.
+        """
         ...
 
     async def start(self, *, primary: bool, upstream: Upstream | None) -> None:
-        """Starts what is stopped, as a primary in place or as a standby of `upstream` (None: of nobody). Returns when it accepts connections.
+        """Starts what is stopped, as a primary in place or as a standby of `upstream` (None: of nobody).
 
-        A Postgres that runs already in that role is left alone. Refuses an UNFINISHED directory. Leftover processes of a dead postmaster
-        are ended first.
+        Returns when it accepts connections. A Postgres that runs already in that role is left alone. Refuses an UNFINISHED directory.
+        Leftover processes of a dead postmaster are ended first.
         """
         ...
 
@@ -80,7 +83,7 @@ class Postgres(Protocol):
         ...
 
     async def configure(self, dynamic: Mapping[str, object], *, reload: bool) -> None:
-        """Writes postgresql.conf and pg_hba.conf from local and dynamic configuration, atomically; reloads a running server if they changed."""
+        """Writes postgresql.conf and pg_hba.conf from local and dynamic configuration, atomically; reloads a running server if changed."""
         ...
 
     async def keep_slots(self, wanted: Set[str], advance: Mapping[str, int]) -> None:

@@ -51,7 +51,8 @@ async def compare(parts: Parts, upstream: Upstream) -> tuple[History, str]:
         if file is None:
             control = await parts.control()
             if control.system_id != leader.system_id:
-                return History.UNKNOWN, f"{upstream.name} is of another cluster: its identifier is {leader.system_id}, mine {control.system_id}"
+                text = f"{upstream.name} is of another cluster: its system identifier is {leader.system_id}, mine {control.system_id}"
+                return History.UNKNOWN, text
             timeline, end = await _stopped(parts, control)
         else:
             timeline, end = await _running(parts, file)
@@ -105,16 +106,34 @@ async def _running(parts: Parts, file: PidFile) -> tuple[int, Lsn]:
 
 async def _stopped(parts: Parts, control: ControlData) -> tuple[int, Lsn]:
     """(timeline, end of WAL). What a start would replay is read from the WAL itself, from the last position that is known to be good."""
-    if control.state == "shut down":
-        record = await last_record(parts, control, control.checkpoint_timeline, control.checkpoint, one=True)
-        if record is None:
-            raise _Cautious("the shutdown checkpoint cannot be read")
-        return control.checkpoint_timeline, record
-    timeline, start = control.checkpoint_timeline, control.checkpoint
-    if control.was_standby and control.minimum_recovery is not None:
-        timeline, start = control.minimum_recovery_timeline, control.minimum_recovery
-    record = await last_record(parts, control, timeline, start)
-    return timeline, max(start, record or 0)
+    if control.state != "shut down":
+        newer = await asyncio.to_thread(_newer_timeline, parts, control)
+        if newer is not None:
+            timeline, start = newer
+            return timeline, max(start, await last_record(parts, control, timeline, start) or 0)
+        if control.minimum_recovery is not None and control.minimum_recovery_timeline >= control.checkpoint_timeline:
+            timeline, start = control.minimum_recovery_timeline, control.minimum_recovery
+            return timeline, max(start, await last_record(parts, control, timeline, start) or 0)
+    end = await last_record(parts, control, control.checkpoint_timeline, control.checkpoint, one=control.state == "shut down")
+    if end is None:
+        raise _Cautious(f"the latest checkpoint, at {format_lsn(control.checkpoint)}, cannot be read from pg_wal")
+    return control.checkpoint_timeline, end
+
+
+def _newer_timeline(parts: Parts, control: ControlData) -> tuple[int, Lsn] | None:
+    """The newest timeline that descends from the control file's and of which WAL lies here: (timeline, where it begins). Blocking.
+
+    The control file learns of a timeline only at the next restart point; a start would follow the newest one at once.
+    """
+    names = os.listdir(parts.data.of("pg_wal"))
+    for name in sorted((n for n in names if n.endswith(".history")), reverse=True):
+        timeline = int(name[:8], 16)
+        if timeline <= control.timeline:
+            return None
+        begins = {line.timeline: line.lsn for line in local_history(parts, timeline)}
+        if control.timeline in begins and any(len(n) == 24 and n.startswith(name[:8]) for n in names):
+            return timeline, max(begins.values())
+    return None
 
 
 async def last_record(parts: Parts, control: ControlData, timeline: int, start: Lsn, *, one: bool = False) -> Lsn | None:
@@ -152,7 +171,8 @@ def local_history(parts: Parts, timeline: int) -> tuple[HistoryLine, ...]:
     """The past of `timeline` as pg_wal tells it; the newest history file there when that one is missing. Blocking."""
     folder = parts.data.of("pg_wal")
     wanted = os.path.join(folder, f"{timeline:08X}.history")
-    names = [wanted] if os.path.exists(wanted) else [n for n in sorted(glob.glob(f"{folder}/*.history")) if n <= wanted or not timeline][-1:]
+    older = [name for name in sorted(glob.glob(f"{folder}/*.history")) if name <= wanted or not timeline]
+    names = [wanted] if os.path.exists(wanted) else older[-1:]
     try:
         for name in names:
             with open(name, encoding="utf-8", errors="replace") as file:

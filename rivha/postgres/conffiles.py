@@ -38,7 +38,7 @@ class ConfFiles:
         """Its path. Raises CommandFailed."""
         s = self.settings
         if os.path.abspath(self.passfile).startswith(s.data_dir.rstrip("/") + "/"):
-            raise CommandFailed(f"postgresql.pgpass {self.passfile} lies in the data directory, where pg_rewind removes it; put it elsewhere")
+            raise CommandFailed(f"postgresql.pgpass {self.passfile} lies in the data directory: pg_rewind would remove it; move it")
         files.write(self.passfile, conninfo.pgpass((s.replication, s.rewind_user, s.superuser)))
         return self.passfile
 

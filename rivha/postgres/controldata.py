@@ -40,8 +40,11 @@ class ControlData:
 
     @property
     def timeline(self) -> int:
-        """Of the newest WAL that the control file knows of; on a standby later WAL may lie in pg_wal."""
-        return max(self.checkpoint_timeline, self.minimum_recovery_timeline) if self.was_standby else self.checkpoint_timeline
+        """Of the newest WAL that the control file knows of. After a promotion only the minimum recovery point tells, until a checkpoint.
+
+        On a standby WAL of a later timeline may lie in pg_wal.
+        """
+        return max(self.checkpoint_timeline, self.minimum_recovery_timeline)
 
 
 def parse(text: str) -> ControlData:

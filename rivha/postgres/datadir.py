@@ -1,6 +1,6 @@
 """What lies in the data directory, and the ways in which Rivha may change it as a whole: marker, staging, moving aside.
 
-It must never delete anything that Postgres wrote, except its own staging folder, and never call a directory usable that it has not looked into.
+It must never delete anything that Postgres wrote, except its own staging folder, and never call a directory usable unseen.
 Blocking: the Server calls it off the loop.
 
 The marker says that a bootstrap, clone or rewind was interrupted. It has to travel with the data (a container's volume is often just the
@@ -37,6 +37,7 @@ class Contents:
     problem: str = ""
     unfinished: str = ""
     standby: bool = False  # a signal file is there
+    copied: bool = False  # and backup_label is: a fresh copy, never started, however its control file reads
 
 
 class DataDir:
@@ -76,7 +77,8 @@ class DataDir:
         marked = self.marked(names)
         real = {n for n in names if n != "lost+found" and not n.startswith((".", MARKER))}
         if marked:
-            text = f"a {marked} of {self.path} was interrupted; it is not started, but {'rewound again' if marked == 'rewind' else 'made anew'}"
+            next_step = "rewound again" if marked == "rewind" else "made anew"
+            text = f"a {marked} of {self.path} was interrupted; it is not started, but {next_step}"
             return Contents(Data.UNFINISHED, text, unfinished=marked, standby=not real.isdisjoint(SIGNALS))
         if not real:
             return self._empty(facts)
@@ -85,14 +87,17 @@ class DataDir:
     def _filled(self, facts: os.stat_result, names: set[str]) -> Contents:
         if "PG_VERSION" not in names or not os.path.isfile(self.of("global/pg_control")):
             missing = "global/pg_control" if "PG_VERSION" in names else "PG_VERSION"
-            return Contents(Data.INACCESSIBLE, f"{self.path} is not empty, but {missing} is missing: no data directory, or half of one; move it away")
+            text = f"{self.path} is not empty, but {missing} is missing: no data directory, or half of one; move it away"
+            return Contents(Data.INACCESSIBLE, text)
         if not os.access(self.path, os.W_OK):
             return Contents(Data.INACCESSIBLE, f"{self.path} cannot be written: a read-only file system?")
         if facts.st_mode & 0o027:
             mode = stat.S_IMODE(facts.st_mode)
-            return Contents(Data.INACCESSIBLE, f"{self.path} has mode {mode:04o}; Postgres starts only with 0700 or 0750: chmod 0700 {self.path}")
+            text = f"{self.path} has mode {mode:04o}; Postgres starts only with 0700 or 0750: chmod 0700 {self.path}"
+            return Contents(Data.INACCESSIBLE, text)
         self._device = facts.st_dev
-        return Contents(Data.VALID, standby=not names.isdisjoint(SIGNALS))
+        standby = not names.isdisjoint(SIGNALS)
+        return Contents(Data.VALID, standby=standby, copied=standby and "backup_label" in names)
 
     def _absent(self) -> Contents:
         parent = os.path.dirname(self.path)
@@ -111,7 +116,8 @@ class DataDir:
             return Contents(Data.INACCESSIBLE, f"{self.path} is empty and on another file system than its data was: unmounted?")
         point = unmounted(self.path)
         if point:
-            return Contents(Data.INACCESSIBLE, f"{point} is a mount point of /etc/fstab and not mounted; {self.path} looks empty only because of that")
+            text = f"{point} is a mount point of /etc/fstab and not mounted; {self.path} looks empty only because of that"
+            return Contents(Data.INACCESSIBLE, text)
         return Contents(Data.EMPTY)
 
     def _wrong_owner_or_mode(self, facts: os.stat_result) -> str:
@@ -160,7 +166,7 @@ class DataDir:
     # ---- changing it
 
     def prepare_staging(self) -> str:
-        """An absent staging folder in an existing data directory of mode 0700. What an earlier attempt left in it goes: it never was data."""
+        """An absent staging folder in an existing data directory of mode 0700. What an earlier attempt left there never was data."""
         try:
             os.makedirs(self.path, mode=0o700, exist_ok=True)
             os.chmod(self.path, 0o700)

@@ -1,4 +1,7 @@
-"""Writes and reads small files so that a crash leaves the old or the new text, never half of it (HAZARDS E 78). Blocking: call off the loop."""
+"""Writes and reads small files so that a crash leaves the old or the new text, never half of it (HAZARDS E 78).
+
+It must never write in place. Blocking: called off the loop.
+"""
 
 from __future__ import annotations
 

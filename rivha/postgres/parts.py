@@ -1,4 +1,4 @@
-"""What the verbs share: one object per concern, wired once by the Server. No behaviour of its own but running blocking work off the loop."""
+"""What the verbs share: one object per concern, wired once by the Server."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ async def rewind(parts: Parts, source: Upstream) -> None:
 
 
 async def _recover(parts: Parts, control: ControlData, found: Contents) -> None:
-    """pg_rewind wants a directory that was shut down (HAZARDS D 53). Not with pg_rewind's own recovery: that would not keep the archive shut."""
+    """pg_rewind wants a directory that was shut down (HAZARDS D 53). Its own recovery would not keep the archive shut."""
     if control.clean:
         return
     if found.standby or control.was_standby:

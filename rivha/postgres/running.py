@@ -98,7 +98,8 @@ async def put_in_force(parts: Parts, connection: asyncpg.Connection, *, standby:
     except CommandFailed:
         rows = await connection.fetch("SELECT sourcefile, sourceline, name, error FROM pg_file_settings WHERE error IS NOT NULL LIMIT 5")
         mistakes = "\n".join(f"{r['sourcefile']}:{r['sourceline']}: {r['name']}: {r['error']}" for r in rows)
-        raise CommandFailed(f"Postgres did not take over {', '.join(await _differing(connection, wanted))} after a reload", mistakes) from None
+        names = ", ".join(await _differing(connection, wanted))
+        raise CommandFailed(f"Postgres did not take over {names} after a reload", mistakes) from None
 
 
 async def _differing(connection: asyncpg.Connection, wanted: Mapping[str, str]) -> list[str]:

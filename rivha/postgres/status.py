@@ -159,7 +159,7 @@ class Watcher:
             data = Data.INACCESSIBLE if contents.data is Data.VALID else contents.data
             return PostgresStatus(State.STOPPED, data, problem=problem, unfinished=contents.unfinished)
         return PostgresStatus(
-            State.STOPPED if control.clean else State.CRASHED,
+            State.STOPPED if control.clean or contents.copied else State.CRASHED,
             contents.data,
             role=Role.STANDBY if contents.standby else Role.PRIMARY,
             problem=contents.problem,
@@ -271,11 +271,11 @@ class Watcher:
             archive_recovery=not streaming and row["archive"],
         )
 
-    def _lasts(self, pid: int) -> bool:
+    def _lasts(self, pid: int | None) -> bool:
         """A receiver calls itself streaming before the upstream has agreed, and fails a moment later: heard of it, or it lasts."""
         now = self.parts.clock()
         if self._receiver is None or self._receiver[0] != pid:
-            self._receiver = (pid, now)
+            self._receiver = (pid or 0, now)
         return now - self._receiver[1] >= LASTS_S
 
     # ---- now and then
