@@ -23,20 +23,19 @@ ACTIONS = ("on_start", "on_stop", "on_restart", "on_reload", "on_role_change")
 
 class Callbacks:
     def __init__(self, settings: PostgresSettings) -> None:
-        self._commands = settings.callbacks
-        self._scope = settings.scope
+        self.settings = settings
         self._running: dict[str, asyncio.Task[None]] = {}  # slot -> the one at work
 
     def call(self, action: str, role: str) -> None:
         """Starts the script for `action`, if there is one. `role`: primary, replica, demoted."""
-        command = self._commands.get(action)
+        command = self.settings.callbacks.get(action)
         if not command:
             return
         slot = "reload" if action == "on_reload" else "role"
         older = self._running.get(slot)
         if older is not None:
             older.cancel()
-        self._running[slot] = asyncio.create_task(self._run(action, [*shlex.split(command), action, role, self._scope], older))
+        self._running[slot] = asyncio.create_task(self._run(action, [*shlex.split(command), action, role, self.settings.scope], older))
 
     async def _run(self, action: str, argv: list[str], older: asyncio.Task[None] | None) -> None:
         if older is not None:

@@ -7,6 +7,7 @@ reads that back from the file. It must never write into a directory that is not 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 
 from rivha.errors import CommandFailed
@@ -24,6 +25,7 @@ class ConfFiles:
         self.frozen = False  # stream from nobody and read no archive: a pledge is out, or a promotion under way
         self._folder = settings.config_dir or settings.data_dir
         self._read_back = False
+        self._writing = threading.Lock()
 
     def _of(self, name: str) -> str:
         return os.path.join(self._folder, name)
@@ -90,7 +92,14 @@ class ConfFiles:
     # ---- the files
 
     def write(self, *, standby: bool) -> bool:
-        """Makes all files what they should be; True when one changed. Raises CommandFailed, nothing being half-written."""
+        """Makes all files what they should be; True when one changed. Raises CommandFailed, nothing being half-written.
+
+        One thread at a time, or an older text could replace a newer one: a tick's, still naming an upstream, that of a freeze.
+        """
+        with self._writing:
+            return self._write(standby=standby)
+
+    def _write(self, *, standby: bool) -> bool:
         try:
             self.read_back()
             self._keep_original()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rivha.errors import CommandFailed
 from rivha.model import Data
@@ -38,6 +38,11 @@ class Parts:
             ConfFiles(settings),
             Link(settings),
         )
+
+    def with_settings(self, settings: PostgresSettings) -> Parts:
+        """The same Postgres under new settings; what is known of it stays."""
+        self.conf.settings = settings
+        return replace(self, settings=settings, programs=Programs(settings), link=Link(settings))
 
     async def control(self, data_dir: str | None = None) -> ControlData:
         """What the control file says now. Raises CommandFailed."""

@@ -14,13 +14,13 @@ from collections.abc import Awaitable, Callable, Mapping
 import asyncpg
 
 from rivha.errors import CommandFailed, PostgresUnavailable
-from rivha.model import Lsn, PostgresStatus, Role, State, Upstream, WalEnd
+from rivha.model import Lsn, Role, Upstream, WalEnd
 from rivha.postgres import conninfo
+from rivha.postgres.link import NotYet
 from rivha.postgres.parts import Parts
 from rivha.postgres.process import POLL_S, PidFile
-from rivha.postgres.status import Watcher, identify
+from rivha.postgres.status import identify
 
-LOOK_S = 2.0  # one look at the server within a verb
 IN_FORCE_S = 10.0  # a reload reaches the backends in milliseconds; this is for a machine that is out of breath
 RECEIVER_S = 0.1  # how long the startup process may take to stop the receiver before Rivha does
 STANDS_STILL_S = 0.1  # between two looks at the startup process (HAZARDS H 10)
@@ -44,15 +44,15 @@ async def alive(parts: Parts) -> PidFile:
     return found
 
 
-async def when_it_answers(parts: Parts, watcher: Watcher) -> PostgresStatus:
-    """The status of a running Postgres, once it accepts connections."""
+async def role_when_it_answers(parts: Parts) -> Role:
+    """The role of a running Postgres, once it accepts connections. Raises PostgresUnavailable when it dies or does not answer."""
     while True:
-        now = await watcher.look(LOOK_S)
-        if now.state is State.RUNNING and now.role is not Role.UNKNOWN:
-            return now
-        if now.state is not State.STARTING:
-            raise PostgresUnavailable(now.problem or f"Postgres is {now.state}")
-        await parts.postmaster.gone(POLL_S)
+        file = await alive(parts)
+        if file.status == "ready":
+            with contextlib.suppress(NotYet):
+                async with parts.link.session(file) as connection:
+                    return Role.STANDBY if await connection.fetchval("SELECT pg_is_in_recovery()") else Role.PRIMARY
+        await asyncio.sleep(POLL_S)
 
 
 async def until(condition: Callable[[], Awaitable[bool]], within_s: float, what: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Set
 
-from rivha.errors import CommandFailed, PostgresUnavailable
+from rivha.errors import CommandFailed
 from rivha.model import Data, History, HistoryLine, PostgresStatus, Role, State, Upstream, WalEnd
 from rivha.postgres import bootstrap, clone, compare, rewind, running, slots, stopping
 from rivha.postgres.callbacks import Callbacks
@@ -31,6 +31,12 @@ class Server:
         """The major version of PostgreSQL. Raises CannotRun when it cannot work with this data directory, saying why."""
         return await self._parts.programs.check()
 
+    def reload_settings(self, settings: PostgresSettings) -> None:
+        """The node's file says something new. Nothing is written before `configure`; the name, scope and data directory stay."""
+        self._parts = self._parts.with_settings(settings)
+        self._watcher.parts = self._parts
+        self.callbacks.settings = settings
+
     # ---- looking
 
     async def status(self, budget_s: float) -> PostgresStatus:
@@ -43,8 +49,8 @@ class Server:
         return await compare.compare(self._parts, leader)
 
     async def timelines(self) -> tuple[HistoryLine, ...]:
-        now = await self._watcher.look(running.LOOK_S)
-        return await asyncio.to_thread(compare.local_history, self._parts, now.timeline or 0)
+        last = self._watcher.last
+        return await asyncio.to_thread(compare.local_history, self._parts, (last.timeline if last else None) or 0)
 
     # ---- making data
 
@@ -82,9 +88,9 @@ class Server:
         await start(self._parts, primary=primary, upstream=upstream)
 
     async def _start_running(self, *, primary: bool, upstream: Upstream | None) -> None:
-        now = await running.when_it_answers(self._parts, self._watcher)
-        if (now.role is Role.PRIMARY) != primary:
-            raise CommandFailed(f"Postgres runs already, but as {now.role}")
+        role = await running.role_when_it_answers(self._parts)
+        if (role is Role.PRIMARY) != primary:
+            raise CommandFailed(f"Postgres runs already, but as {role}")
         if not primary:
             await self.follow(upstream)
 
@@ -93,10 +99,7 @@ class Server:
         await stopping.stop(self._parts, fast_s=fast_s, quit_s=quit_s)
 
     async def restart(self) -> None:
-        now = await self._watcher.look(running.LOOK_S)
-        primary = now.role is Role.PRIMARY
-        if now.role is Role.UNKNOWN:
-            raise PostgresUnavailable("its role is not known; not restarted")
+        primary = await running.role_when_it_answers(self._parts) is Role.PRIMARY
         await asyncio.to_thread(self._parts.conf.read_back)
         upstream = self._parts.conf.upstream
         await self.stop(fast_s=RESTART_FAST_S)
@@ -123,7 +126,8 @@ class Server:
             return
         await running.refuse_other_version(self._parts)
         changed = await asyncio.to_thread(self._parts.conf.write, standby=contents.standby)
-        if reload and changed:
+        running_one = await asyncio.to_thread(self._parts.postmaster.look)
+        if reload and changed and running_one is not None:
             await running.reload(self._parts)
         self._watcher.look_for_pending = True
 

@@ -57,7 +57,7 @@ SELECT name, current_setting(name) AS now,
 FROM pg_settings s WHERE pending_restart
 UNION ALL SELECT name, setting, '' FROM pg_settings WHERE name = ANY($1::text[])
 """
-LASTS_S = 0.5  # a receiver that was refused lives for milliseconds
+LASTS_S = 0.25  # a receiver that was refused lives for milliseconds
 TIMELINE_EVERY_S = 10.0  # how often a standby that streams from nobody is asked for its timeline, by psql
 
 
