@@ -14,12 +14,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
-import asyncpg
 
 from tests.lab import binaries
 from tests.lab.etcd import Etcd
 from tests.lab.janitor import Janitor
-from tests.lab.node import Node, Passwords, Wishes
+from tests.lab.node import SQL_ERRORS, Node, Passwords, Wishes
 from tests.lab.processes import Process, give_away
 from tests.lab.proxy import Backend, Proxy
 from tests.lab.writer import Account, Writer
@@ -126,7 +125,7 @@ class Lab:
         """Names of the members that stream from this Postgres, asked by SQL; {} when it does not answer."""
         try:
             rows = await primary.fetch("select application_name from pg_stat_replication where state = 'streaming'")
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except SQL_ERRORS:
             return set()
         return {row["application_name"] for row in rows}
 
@@ -136,7 +135,7 @@ class Lab:
         for node in self.nodes:
             try:
                 [row] = await node.fetch("select pg_is_in_recovery() as standby")
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except SQL_ERRORS:
                 continue
             if not row["standby"]:
                 found.add(node.name)

@@ -19,6 +19,8 @@ import yaml
 from tests.lab.ports import LOOPBACK, free_ports
 from tests.lab.processes import Process, give_away, signal_all, sweep, working_below
 
+# What asyncpg raises when the other side is gone or has said no; InternalClientError when it went in the middle of an exchange.
+SQL_ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 REPOSITORY = Path(__file__).resolve().parents[2]
 ASK_S = 5.0
 
@@ -236,7 +238,7 @@ async def close(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     """Politely for a second, else at once: the other side may be frozen."""
     try:
         await connection.close(timeout=1.0)
-    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except SQL_ERRORS:
         connection.terminate()
 
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import asyncpg
 
-from tests.lab.node import close, now
+from tests.lab.node import SQL_ERRORS, close, now
 from tests.lab.ports import LOOPBACK
 
 RECONNECT_S = 0.02  # BASELINE's client: the cluster's outage is measured, not the client's patience
@@ -69,7 +69,7 @@ class Writer:
                         await connection.execute(f"create table if not exists {self.table} (number bigint primary key)", timeout=COMMIT_S)
                     finally:
                         await close(connection)
-                except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                except SQL_ERRORS:
                     await asyncio.sleep(0.1)
                 else:
                     return
@@ -96,7 +96,7 @@ class Writer:
         while True:
             try:
                 connection = await self._connect()
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as refusal:
+            except SQL_ERRORS as refusal:
                 self._complain(refusal)
             else:
                 try:
@@ -119,7 +119,7 @@ class Writer:
                     (self.unknown if ambiguous else self.refused)[self._number] = now()
                     self._complain(answer)
                     return
-                except (OSError, TimeoutError, asyncpg.InterfaceError) as broken:
+                except SQL_ERRORS as broken:
                     self.unknown[self._number] = now()
                     self._complain(broken)
                     return
