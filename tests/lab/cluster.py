@@ -142,12 +142,16 @@ class Lab:
         return found
 
     async def healed(self) -> bool:
-        """One leader; every other node that was started streams from it and says so; HAProxy routes accordingly."""
+        """One leader; every other node that was started streams from it, and the leader's agent says so; HAProxy routes accordingly."""
         leader = await self.leader()
         if leader is None:
             return False
         others = {node.name for node in self.nodes if node is not leader and node.agent.alive}
         if not others <= await self.streaming_from(leader):
+            return False
+        code, text = await leader.ask("GET", "/cluster")
+        told = {member["name"]: member["state"] for member in json.loads(text)["members"]} if code == 200 else {}
+        if told != {leader.name: "running"} | dict.fromkeys(others, "streaming"):
             return False
         if await self.proxy.routed("primary") != [leader.name]:
             return False
