@@ -130,12 +130,18 @@ class Watch:
         except (aiohttp.ClientError, OSError) as error:
             raise failure_of(error) from error
         finally:
+            if (transport := _transport(response)) is not None:
+                transport.abort()  # not TLS's polite goodbye, which a dead peer never answers
             response.close()
+
+
+def _transport(response: aiohttp.ClientResponse) -> asyncio.Transport | None:
+    return response.connection.transport if response.connection else None
 
 
 def _keep_alive(response: aiohttp.ClientResponse) -> None:
     """Lets the kernel find out within some 10 s that the other host is gone, although we have nothing to say."""
-    transport = response.connection.transport if response.connection else None
+    transport = _transport(response)
     sock = transport.get_extra_info("socket") if transport else None
     if sock is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
