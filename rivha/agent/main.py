@@ -108,7 +108,7 @@ class Agent:
         """Until a signal ends it. Raises CannotRun."""
         log.info("rivha starts", version=__version__, name=self.config.name, scope=self.config.scope, pid=os.getpid())
         for warning in self.config.warnings:
-            log.warning("configuration", problem=warning)
+            log.warning(warning)
         await self.postgres.check_binaries()
         await self._refuse_a_taken_name()
         await self.api.start()

@@ -65,6 +65,7 @@ class Performer:
             case do.Renew(lease_id):
                 return Outcome.DONE if await self.leases.renew(lease_id, v.policy.ttl_s, budget_s) else Outcome.REFUSED
             case do.MakePledge(term):
+                await self.jobs.cancel()
                 return _begun(self.jobs.begin("pledge", lambda: self._pledge(v, term), term=term))
             case do.Rebind():
                 return await self._take(v, lambda c, lease: writes.rebind(c, self.me, lease.lease_id))

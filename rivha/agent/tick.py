@@ -14,7 +14,7 @@ import structlog
 from rivha.agent.brain.decide import decide
 from rivha.agent.brain.memory import Memory, remember
 from rivha.agent.brain.upkeep import describe, settings, upkeep
-from rivha.agent.brain.view import Situation, View
+from rivha.agent.brain.view import STEP_DOWN_SHARE, Situation, View
 from rivha.agent.chores import Chores
 from rivha.agent.desk import Desk
 from rivha.agent.dynamic import Dynamic
@@ -24,10 +24,11 @@ from rivha.agent.journal import Entry, Journal
 from rivha.agent.lease import Leases
 from rivha.agent.observe import Observer
 from rivha.agent.perform import Performer
-from rivha.model import Member, Outcome
+from rivha.model import Member, Outcome, Policy
 
 log = structlog.get_logger(__name__)
 
+LEAST_LOOK_S = 0.3  # however near the lease's end is: etcd and Postgres get a chance to answer
 RESTLESS_BEAT_S = 0.2  # while nobody leads or something must be waited for: short, but kind to etcd
 BURST = 25  # ticks in quick succession before a pause is forced: a quarrel with etcd must not become a storm
 BURST_GAP_S = 0.25
@@ -89,7 +90,7 @@ class Tick:
             await self._rest(view, began)
 
     async def _rest(self, view: View, began: float) -> None:
-        woken = await self.waker.sleep(began + beat_s(view) - self.clock())
+        woken = await self.waker.sleep(min(began + beat_s(view), _steps_down_at(view)) - self.clock())
         self._quick = self._quick + 1 if woken else 0
         if self._quick > BURST:
             await asyncio.sleep(BURST_GAP_S)
@@ -107,8 +108,9 @@ class Tick:
         self._vouch(view)
         await self.chores.perform(view, settings(view, self.chores.done))
         postgres_outcome = await self.performer.on_postgres(view, decision.postgres.action)
-        self.chores.saw(view)
         view = replace(view, lease=self.leases.leader, job=self.jobs.job)
+        self._vouch(view)  # again: a promotion may have begun
+        self.chores.saw(view)
         self.desk.publish(view)
         await self.chores.perform(view, upkeep(view, describe(view, self.base), self.chores.done))
         await self.chores.keep_member_alive(view)
@@ -118,8 +120,9 @@ class Tick:
 
     async def _look(self) -> View:
         """Observe, then remember."""
-        policy = self.dynamic.policy
-        seen = await self.observer.look(policy.retry_timeout_s / 2)
+        # Before the look: a job that ends during it has changed what the look may have missed. Seen as running, it is looked at again.
+        job = self.jobs.job
+        seen = await self.observer.look(self._budget_s(self.dynamic.policy))
         self.dynamic.heard(seen.cluster.config if seen.cluster else None)
         view = View(
             now=self.clock(),
@@ -133,7 +136,7 @@ class Tick:
             cluster_seen_at=self.observer.last_cluster_at,
             last_cluster=self.observer.last_cluster,
             lease=self.leases.leader,
-            job=self.jobs.job,
+            job=job,
             wishes=tuple(self.desk.wishes.values()),
             memory=self.memory,
             stopping=self.stopping,
@@ -143,9 +146,17 @@ class Tick:
         self.memory = remember(view)
         return replace(view, memory=self.memory)
 
+    def _budget_s(self, policy: Policy) -> float:
+        """For one look; cut short when a primary's step-down comes near, so that a silent etcd does not make it late."""
+        lease = self.leases.leader
+        if lease is None:
+            return policy.retry_timeout_s / 2
+        left = lease.expires_at - lease.ttl_s * STEP_DOWN_SHARE - self.clock()
+        return min(policy.retry_timeout_s / 2, max(left, LEAST_LOOK_S))
+
     def _tell(self, entry: Entry) -> None:
-        """Changes, not beats."""
-        if self.journal.record(entry):
+        """Changes, not beats; that a job runs is told by the job."""
+        if self.journal.record(entry) and entry.decision.postgres.rule != "wait_for_the_job":
             lease, postgres = entry.decision.lease, entry.decision.postgres
             facts = {"lease": lease.reason, "postgres": postgres.reason, "rules": f"{lease.rule}/{postgres.rule}"}
             log.info("decision", situation=entry.view.situation.value, **facts)
@@ -155,13 +166,24 @@ class Tick:
         lease = self.leases.leader
         if v.policy.paused:
             self.fence.vouch(None)
-        elif lease is not None:
+        elif lease is not None and (v.is_primary or _becomes_primary(v)):
             self.fence.vouch(lease.expires_at - lease.ttl_s * FENCE_SHARE, quit_s=lease.ttl_s * FENCE_SHARE / 2)
         elif not v.is_primary or v.busy_with("bootstrap") or v.bootstrap_is_mine:
             self.fence.vouch(None)
         elif self.fence.deadline is None:
             # A primary without a lease: adopted, or just deprived. The rules stop it; the fence sees to it that they do.
             self.fence.vouch(self.clock() + v.policy.retry_timeout_s + v.policy.loop_wait_s)
+
+
+def _becomes_primary(v: View) -> bool:
+    job = v.job
+    return v.busy and job is not None and (job.kind in ("promote", "restart") or (job.kind, job.subject) == ("start", "primary"))
+
+
+def _steps_down_at(v: View) -> float:
+    """A look is due then, lest the fence be the first to notice."""
+    at = v.step_down_at
+    return at if v.is_primary and at is not None and v.now < at else float("inf")
 
 
 def _adopted(v: View, leases: Leases) -> bool:

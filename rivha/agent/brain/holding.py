@@ -158,7 +158,8 @@ def pledge_when_nobody_leads(v: View) -> LeaseVerdict | None:
         return None
     if v.busy_with("pledge"):
         return Verdict(Nothing(), "freezing my WAL")
-    if (why := why_i_may_not_stand(v)) is None and not v.busy and v.may_retry("pledge", 2.0):
+    free = not v.busy or v.busy_with("compare", "follow")  # what looked to the leader that is gone gives way
+    if (why := why_i_may_not_stand(v)) is None and free and v.may_retry("pledge", 2.0):
         return Verdict(MakePledge(v.memory.last_term), "nobody leads: standing for election")
     return Verdict(Nothing(), f"nobody leads; not standing: {why or 'a job is running'}")
 

@@ -8,7 +8,7 @@ from rivha.agent.brain.actions import GiveUp, HandOver, Nothing, PostgresVerdict
 from rivha.agent.brain.actions import Restart as RestartAction
 from rivha.agent.brain.holding import another_can_lead
 from rivha.agent.brain.view import View
-from rivha.model import Data, FailoverRequest, Role, State
+from rivha.model import Data, FailoverRequest, Member, Role, State
 
 FAST_STOP_S = 30.0  # a hand-over's fast stop waits for walsenders; then it turns immediate
 WRONG_CLUSTER = 4  # exit code, docs/operations.md
@@ -100,7 +100,8 @@ def restart_on_request(v: View) -> PostgresVerdict | None:
 
 def move_aside_an_unfinished_bootstrap(v: View) -> PostgresVerdict | None:
     """What an interrupted initdb left is nobody's data; it is kept for people to look at, and a new start is made."""
-    if v.postgres.data is Data.UNFINISHED and v.postgres.unfinished == "bootstrap" and v.may_retry("set_aside"):
+    interrupted = v.postgres.data is Data.UNFINISHED and v.postgres.unfinished == "bootstrap"
+    if interrupted and v.down and not v.bootstrap_is_mine and v.may_retry("set_aside"):
         return Verdict(SetAside("failed"), "a bootstrap was interrupted: moving its data directory aside")
     return None
 
@@ -151,10 +152,18 @@ def _why_not_to(v: View, request: FailoverRequest) -> str | None:
         return f"{name} has the tag nofailover"
     if member.state != "running" or member.role != "replica":
         return f"{name} is no running replica"
-    lag = c.optime - (member.xlog_location or 0)
+    lag = _lag_of(v, member)
     if request.leader is not None and lag > v.policy.maximum_lag_on_failover:
         return f"{name} lags {lag} bytes, more than maximum_lag_on_failover"
     return None
+
+
+def _lag_of(v: View, member: Member) -> int:
+    """In bytes: the leader sees its walsender, others what was published, which may be some seconds old."""
+    row = next((r for r in v.postgres.replication if r.application_name == member.name and r.flush_lsn is not None), None)
+    if row is not None and row.flush_lsn is not None and v.postgres.wal_lsn is not None:
+        return max(v.postgres.wal_lsn - row.flush_lsn, 0)
+    return max((v.cluster.optime if v.cluster else 0) - (member.xlog_location or 0), 0)
 
 
 def _is_due(v: View, scheduled_at: str) -> bool:

@@ -41,7 +41,7 @@ class Memory:
     compared_term: int = 0
     compared_at: float | None = None
     handed_over_term: int = 0  # I stopped my Postgres in this term to hand over
-    tried_request: int = 0  # the revision of the request that I did it for: should nobody take over, it is not tried again
+    tried_request: int | None = None  # the revision of the request that I did it for: should nobody take over, it is not tried again
 
 
 def remember(v: View) -> Memory:
@@ -100,7 +100,7 @@ def _of_the_job(v: View, m: Memory) -> Memory:
         return replace(m, history=j.result if j.outcome == "done" else "unknown", compared_term=j.term, compared_at=j.ended_at)
     if j.kind == "handover" and j.outcome == "done":
         request = v.last_cluster.failover if v.last_cluster else None
-        return replace(m, handed_over_term=j.term, tried_request=request.revision if request else 0)
+        return replace(m, handed_over_term=j.term, tried_request=request.revision if request else None)
     if j.kind in ("rewind", "clone", "promote", "bootstrap") and j.outcome == "done":
         return replace(m, history="", compared_term=0)
     return m

@@ -205,9 +205,8 @@ def _slots(v: View, h: Housekeeping) -> Iterator[Chore]:
         return
     seen = h.slots_seen
     names = {m.name for m in c.members} | {n for n, at in seen.items() if v.now - at < v.policy.member_slots_ttl_s}
-    standby = v.postgres.role is Role.STANDBY
-    wanted = frozenset(names - {v.me, v.other_leader} if standby else names - {v.me})
-    chore = KeepSlots(wanted, {n: lsn for n, lsn in c.slots.items() if standby})
+    wanted = frozenset(names - {v.me})  # on a standby the leader's too: should it come back, its WAL must still be here (HAZARDS F 92)
+    chore = KeepSlots(wanted, dict(c.slots) if v.postgres.role is Role.STANDBY else {})
     changed = h.slots_kept is None or h.slots_kept.wanted != wanted
     if changed or v.now - h.slots_kept_at >= 10.0:
         yield chore
