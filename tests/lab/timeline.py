@@ -18,7 +18,7 @@ import aiohttp
 
 from tests.lab.cluster import Lab
 from tests.lab.etcd import Change
-from tests.lab.node import now
+from tests.lab.node import Node, now
 from tests.lab.writer import Gap
 
 LOOK_S = 0.02  # how often HAProxy is asked; the resolution of `routed`
@@ -26,7 +26,10 @@ LOOK_S = 0.02  # how often HAProxy is asked; the resolution of `routed`
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Seconds from the fault to each step; None: it did not happen (a primary that came back needed no election)."""
+    """Seconds from the fault to each step; None: it did not happen (a primary that came back needed no election).
+
+    An acknowledged write proves that its primary was promoted and routed to, so these are never later than it.
+    """
 
     noticed: float | None  # an agent changed its mind
     elected: float | None  # the leader key was written
@@ -83,12 +86,12 @@ class Recorder:
         leader = await self.lab.primary()
         elected = self._first(fault_at, "leader", lambda value: True)
         promoted = self._first(elected or fault_at, f"members/{leader.name}", _is_primary)
-        rejoined = self._first(promoted or fault_at, f"members/{old}", _streams) if leader.name != old else None
+        rejoined = self._first(elected, f"members/{old}", _streams) if leader.name != old and elected else None
         instants = {
             "noticed": await self._noticed(fault_at),
             "elected": elected,
-            "promoted": promoted,
-            "routed": self._routed(fault_at, leader.name),
+            "promoted": _earliest(promoted, self._worked(elected or fault_at, leader), outage.end),
+            "routed": self._routed(fault_at, leader.name, outage.end),
             "first_write": outage.end,
             "streaming": rejoined,
         }
@@ -99,18 +102,40 @@ class Recorder:
         wanted = self.lab.prefix + key
         return next((c.at for c in self.changes if c.at > since and c.key == wanted and c.value is not None and fits(c.value)), None)
 
-    def _routed(self, since: float, name: str) -> float | None:
-        return next((at for at, route in self.routes if at > since and route == (name,)), None)
+    def _routed(self, since: float, name: str, proof: float | None) -> float | None:
+        """When clients could reach `name` again; None when HAProxy never left it."""
+        if self._always_routed(since, name):
+            return None
+        away = next((at for at, route in self.routes if at > since and name not in route), since)
+        return _earliest(next((at for at, route in self.routes if at > away and name in route), None), proof)
+
+    def _always_routed(self, since: float, name: str) -> bool:
+        before = [route for at, route in self.routes if at <= since][-1:]
+        return all(name in route for route in before + [route for at, route in self.routes if at > since])
+
+    @staticmethod
+    def _worked(since: float, node: Node) -> float | None:
+        """When the agent's log says that its Postgres was promoted or started: the member key follows a moment later."""
+        records = [r for r in node.log_records() if r.get("message") == "job done" and r.get("job") in ("promote", "start")]
+        times = [_monotonic(datetime.strptime(record["asctime"], "%Y-%m-%d %H:%M:%S,%f").timestamp()) for record in records]  # noqa: DTZ007 - local
+        return min((at for at in times if at > since), default=None)
 
     async def _noticed(self, since: float) -> float | None:
         """The first change of mind of any agent that still lives."""
-        wall_to_monotonic = time.monotonic() - time.time()
         times = []
         for node in self.lab.nodes:
             code, text = await node.ask("GET", "/journal")
             entries = json.loads(text) if code == 200 else []
-            times += [datetime.fromisoformat(entry["at"]).timestamp() + wall_to_monotonic for entry in entries]
+            times += [_monotonic(datetime.fromisoformat(entry["at"]).timestamp()) for entry in entries]
         return min((at for at in times if at > since), default=None)
+
+
+def _monotonic(wall: float) -> float:
+    return wall + time.monotonic() - time.time()
+
+
+def _earliest(*instants: float | None) -> float | None:
+    return min((at for at in instants if at is not None), default=None)
 
 
 def _is_primary(value: str) -> bool:

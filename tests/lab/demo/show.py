@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from tests.lab.cluster import Lab
 from tests.lab.node import now
@@ -58,8 +58,7 @@ class Show:
         self.console.print(table)
 
     def timeline(self, story: Timeline, old: str) -> None:
-        table = Table("after the fault", "ms", show_edge=False, pad_edge=False, box=None)
-        table.columns[1].justify = "right"
+        table = Table("  after the fault", Column("ms", justify="right"), show_edge=False, pad_edge=False, box=None)
         for step, seconds in story.steps():
             said = f"{seconds * 1000:,.0f}" if seconds is not None else _why_not(step, story, old)
             table.add_row("  " + LABELS[step], said)
@@ -90,11 +89,14 @@ class Progress:
 def _why_not(step: str, story: Timeline, old: str) -> str:
     if story.leader == old and step in ("elected", "streaming"):
         return f"- ({old} came back as primary)"
+    if step == "routed":
+        return f"- (it never left {story.leader})"
     return "-"
 
 
 async def members_of(lab: Lab) -> list[dict[str, Any]]:
-    for node in lab.nodes:
+    leader = await lab.leader()
+    for node in sorted(lab.nodes, key=lambda node: node is not leader):  # the leader's news are the newest
         code, text = await node.ask("GET", "/cluster")
         if code == 200:
             members: list[dict[str, Any]] = json.loads(text)["members"]
