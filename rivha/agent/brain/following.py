@@ -41,6 +41,7 @@ def stop_when_the_agent_ends(v: View) -> PostgresVerdict | None:
 
 
 def reinitialize_on_request(v: View) -> PostgresVerdict | None:
+    """An operator's `rivhactl reinit`: the data is moved aside, and what follows is the clone of an empty node."""
     wish = v.wish("reinitialize")
     if wish is not None:
         return Verdict(SetAside("reinit", wish.number), "an operator asked to clone this node anew")
@@ -55,6 +56,7 @@ def wait_until_my_pledge_is_withdrawn(v: View) -> PostgresVerdict | None:
 
 
 def wait_for_a_leader_that_can_be_reached(v: View) -> PostgresVerdict | None:
+    """The leader has not published where its Postgres listens."""
     if v.leader_upstream is None:
         return Verdict(Nothing(), f"{v.other_leader} leads but has not published an address")
     return None
@@ -86,6 +88,7 @@ def mend_an_interrupted_rewind(v: View) -> PostgresVerdict | None:
 
 
 def leave_what_cannot_be_used(v: View) -> PostgresVerdict | None:
+    """Unmounted, wrong owner or mode, damaged: a person must look; nothing is written there."""
     if v.postgres.data is Data.INACCESSIBLE:
         return Verdict(Nothing(), f"the data directory cannot be used: {v.postgres.problem}")
     return None
@@ -118,6 +121,7 @@ def rewind_what_diverged(v: View) -> PostgresVerdict | None:
 
 
 def start_as_a_standby(v: View) -> PostgresVerdict | None:
+    """What lies here is a prefix of the leader's history: it may follow."""
     if v.down and v.has_data and _compared(v) == "same":
         if not v.may_retry("start"):
             return Verdict(Nothing(), f"waiting before starting again ({v.failed('start')} failures)")
@@ -146,12 +150,14 @@ def compare_when_it_does_not_stream(v: View) -> PostgresVerdict | None:
 
 
 def stop_a_standby_that_diverged(v: View) -> PostgresVerdict | None:
+    """Only a stopped directory can be rewound."""
     if v.running and v.memory.not_streaming_since is not None and _compared(v) == "diverged":
         return Verdict(Stop(fast_s=10.0), "my WAL left the leader's history: stopping to rewind")
     return None
 
 
 def stay_standby(v: View) -> PostgresVerdict | None:
+    """Streaming, or on its way there."""
     if v.postgres.streaming:
         return Verdict(Nothing(), f"following {v.other_leader}")
     reason = v.postgres.problem or (v.job.detail if v.job and v.job.outcome == "failed" else "")

@@ -95,12 +95,14 @@ def withdraw_my_pledge_for_the_leader_in_office(v: View) -> LeaseVerdict | None:
 
 
 def leave_the_key_to_its_holder(v: View) -> LeaseVerdict | None:
+    """Another node leads, and only its lease's end or its resignation changes that."""
     if v.other_leader is not None:
         return Verdict(Nothing(), f"{v.other_leader} leads")
     return None
 
 
 def stand_aside_when_ending(v: View) -> LeaseVerdict | None:
+    """An agent that ends stands for nothing and claims nothing."""
     if v.stopping:
         return Verdict(Nothing(), "the agent ends")
     return None
@@ -114,12 +116,14 @@ def stand_still_on_what_cannot_be_read(v: View) -> LeaseVerdict | None:
 
 
 def take_my_claim_back_after_a_failed_bootstrap(v: View) -> LeaseVerdict | None:
+    """Another node may try; this agent ends, so that its operator sees why."""
     if v.bootstrap_is_mine and v.job is not None and v.job.kind == "bootstrap" and v.job.outcome == "failed":
         return Verdict(AbandonBootstrap(), f"the bootstrap failed: {v.job.detail}")
     return None
 
 
 def lead_what_i_bootstrapped(v: View) -> LeaseVerdict | None:
+    """The primary that I made from nothing leads the new cluster."""
     if v.bootstrap_is_mine and v.is_primary and _i_bootstrapped(v):
         return Verdict(Acquire(), "bootstrapped a new cluster")
     return None
@@ -139,6 +143,7 @@ def claim_the_bootstrap_of_a_new_cluster(v: View) -> LeaseVerdict | None:
 
 
 def wait_for_the_bootstrap(v: View) -> LeaseVerdict | None:
+    """Somebody's claim stands; it hangs on a lease, so it ends if its maker dies."""
     if v.cluster is not None and v.cluster.initialize == "" and not v.is_primary:
         return Verdict(Nothing(), "bootstrapping" if v.busy_with("bootstrap") else "another node bootstraps the cluster")
     return None
@@ -176,6 +181,7 @@ def win_when_i_rank_first(v: View) -> LeaseVerdict | None:
 
 
 def do_nothing(v: View) -> LeaseVerdict | None:
+    """Nobody leads, and there is nothing that this node could lead with."""
     return Verdict(Nothing(), "nobody leads" if v.nobody_leads else "nothing to do")
 
 

@@ -92,6 +92,7 @@ def start_what_is_down(v: View) -> PostgresVerdict | None:
 
 
 def restart_on_request(v: View) -> PostgresVerdict | None:
+    """An operator's `rivhactl restart`: stop and start in the same role."""
     wish = v.wish("restart")
     if wish is not None and v.running and not v.stopping:
         return Verdict(RestartAction(wish.number), "an operator asked for a restart")
@@ -107,6 +108,7 @@ def move_aside_an_unfinished_bootstrap(v: View) -> PostgresVerdict | None:
 
 
 def stay_primary(v: View) -> PostgresVerdict | None:
+    """All is as it should be, or Postgres is on its way there."""
     words = {State.RUNNING: "primary", State.STARTING: "Postgres is starting", State.SILENT: "Postgres does not answer"}
     return Verdict(Nothing(), f"I lead; {words.get(v.postgres.state, v.postgres.problem or 'Postgres is ' + v.postgres.state.value)}")
 

@@ -39,6 +39,7 @@ def leave_a_stopped_primary_for_the_lease(v: View) -> PostgresVerdict | None:
 
 
 def wait_for_somebody_to_clone_from(v: View) -> PostgresVerdict | None:
+    """No data here, and nobody leads who could give it."""
     if v.postgres.data in (Data.EMPTY, Data.UNFINISHED):
         return Verdict(Nothing(), "no usable data here: waiting for a leader to clone from")
     return None
@@ -61,6 +62,7 @@ def start_as_a_standby_of_nobody(v: View) -> PostgresVerdict | None:
 
 
 def hands_off(v: View) -> PostgresVerdict | None:
+    """Nobody leads; what runs, runs on."""
     problem = f": {v.postgres.problem}" if v.postgres.problem else ""
     return Verdict(Nothing(), f"nobody leads; Postgres is {v.postgres.state.value}{problem}")
 
@@ -107,6 +109,7 @@ def serve_reads_while_etcd_is_silent(v: View) -> PostgresVerdict | None:
 
 
 def hands_off_while_etcd_is_silent(v: View) -> PostgresVerdict | None:
+    """What runs, runs on: a standby for ever, a primary as long as its lease lives."""
     if v.is_primary and v.step_down_at is not None:
         return Verdict(Nothing(), f"etcd does not answer; my lease lets me go on for {v.step_down_at - v.now:.0f} s")
     return Verdict(Nothing(), "etcd does not answer; hands off")
@@ -131,6 +134,7 @@ def promote_whom_the_operator_named(v: View) -> PostgresVerdict | None:
 
 
 def hands_off_while_paused(v: View) -> PostgresVerdict | None:
+    """Paused: the operator is at work. The lease is kept all the same."""
     return Verdict(Nothing(), "paused: no action on Postgres")
 
 
