@@ -7,6 +7,7 @@ It must never send a write twice, let one endpoint eat the whole budget, or beli
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from rivha.errors import DcsUnavailable
 PATIENCE_S = 0.3  # after this long without an answer, a question is put to another endpoint too; etcd answers in a few ms
 PAUSE_S = 0.2  # when all endpoints failed at once, before they are asked again within the same budget (HAZARDS A 10)
 LOGIN_PAUSE_S = 5.0  # after a wrong password: each try costs etcd a tenth of a second of bcrypt
+CLOSE_S = 2.0
 SILENT = "no answer"
 
 log = structlog.get_logger()
@@ -88,6 +90,7 @@ class Endpoints:
         self._settings = settings
         self._greeting = greeting | {"count_only": True, "serializable": True}
         self._session: aiohttp.ClientSession | None = None
+        self._closed = False
         self._order: list[Node] = []
         self._cluster_id: str | None = None  # of the first answer; others are refused
         self._raft_term = 0  # the highest seen
@@ -97,6 +100,8 @@ class Endpoints:
 
     def best(self) -> list[Node]:
         """Opens the session at first: a session wants a running loop. Raises DcsUnavailable for certificates that cannot be read."""
+        if self._closed:
+            raise DcsUnavailable("this client of etcd has been closed")
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=0, ssl=_tls(self._settings))
             self._session = aiohttp.ClientSession(connector=connector)
@@ -104,13 +109,16 @@ class Endpoints:
         return list(self._order)
 
     async def close(self) -> None:
+        self._closed = True
         if self._session is not None:
-            await self._session.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await self._session.close()
 
     def answered(self, node: Node, slower: Iterable[Node] = ()) -> None:
         """`node` is the one to ask first from now on; `slower` were asked before it and have not answered."""
         for other in slower:
-            self.failed(other, f"{SILENT} within {PATIENCE_S} s")
+            self.failed(other, f"{SILENT} while another answered")
         if node.trouble:
             log.info("etcd endpoint answers again", endpoint=node.url)
             node.trouble = ""
@@ -152,13 +160,14 @@ class Endpoints:
 
     async def _ask_all(self, method: str, body: Answer, budget_s: float, troubles: dict[Node, str]) -> Answer | None:
         """Once around: the best first, the next as soon as one fails or is slow, and the first good answer counts. None: all failed."""
-        waiting = self.best()
+        waiting, asked = self.best(), []
         patience_s = min(PATIENCE_S, budget_s / len(waiting))
         running: dict[asyncio.Task[Answer], Node] = {}
         try:
             while waiting or running:
                 if waiting:
                     node = waiting.pop(0)
+                    asked.append(node)
                     troubles.setdefault(node, SILENT)  # what it said the time before tells people more
                     running[asyncio.create_task(self._attempt(node, method, body, budget_s))] = node
                 done, _ = await asyncio.wait(running, timeout=patience_s if waiting else None, return_when=asyncio.FIRST_COMPLETED)
@@ -168,11 +177,11 @@ class Endpoints:
                         answer = task.result()
                     except Failure as failure:
                         if failure.final:
-                            raise
+                            raise Failure(f"etcd at {node.url} says: {failure.text}", code=failure.code) from failure
                         troubles[node] = failure.text
                         self.failed(node, failure.text)
                     else:
-                        self.answered(node, slower=running.values())
+                        self.answered(node, slower=[other for other in asked[: asked.index(node)] if other in running.values()])
                         return answer
             return None
         finally:

@@ -81,6 +81,7 @@ class Node(AioClient):  # type: ignore[misc]  # etcd3-py has no types
             body,
             encode=False,  # our bodies are etcd's JSON already: the models cost more than the request
             raw=True,
+            allow_redirects=False,  # etcd never does it, and a write must not be sent twice
             # Without a leader this node cannot answer: have it say so at once, and end its watches
             headers={"Grpc-Metadata-hasleader": "true"} | ({"authorization": token} if token else {}),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_s),

@@ -302,3 +302,11 @@ async def test_many_calls_at_once_share_the_endpoints_peacefully(shared_etcd: Et
     proxy.forwards = False
 
     assert len({reading.revision for reading in await asyncio.gather(*reads)}) == 1
+
+
+async def test_a_closed_client_says_so(connect: Connect) -> None:
+    dcs = connect(dead_host())
+    await dcs.close()
+
+    with pytest.raises(DcsUnavailable, match="closed"):
+        await dcs.read(BUDGET_S)

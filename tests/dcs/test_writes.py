@@ -1,0 +1,395 @@
+"""Each transaction against a store that has moved on since: what it guards is what makes it safe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rivha.dcs import records, writes
+from rivha.dcs.base import Delete, KeyValue, Put, Reading, Txn, Unchanged
+from rivha.model import Cluster, HistoryLine, Member, Pledge, Resignation
+
+SYSTEM = "7390000000000000001"
+
+
+class Store:
+    """etcd's transactions in ten lines."""
+
+    def __init__(self) -> None:
+        self.revision = 1
+        self.items: dict[str, KeyValue] = {}
+
+    def commit(self, txn: Txn) -> bool:
+        if any((self.items[g.key].mod_revision if g.key in self.items else 0) != g.mod_revision for g in txn.when):
+            return False
+        self.revision += 1
+        for write in txn.then:
+            if isinstance(write, Put):
+                self.items[write.key] = KeyValue(write.key, write.value, self.revision, self.revision, write.lease_id)
+            else:
+                self.items.pop(write.key, None)
+        return True
+
+    def cluster(self) -> Cluster:
+        return records.cluster(Reading(self.revision, tuple(self.items[key] for key in sorted(self.items))))
+
+    def put(self, key: str, value: str) -> None:
+        self.commit(Txn((), (Put(key, value),)))
+
+    def expire(self, lease_id: int) -> None:
+        self.commit(Txn((), tuple(Delete(key) for key, item in self.items.items() if item.lease_id == lease_id)))
+
+
+A_LEASE, B_LEASE = 101, 102
+
+
+@pytest.fixture
+def store() -> Store:
+    """a leads in its first term; b and c are its voters."""
+    store = Store()
+    assert store.commit(writes.claim_bootstrap(1))
+    assert store.commit(writes.finish_bootstrap(store.cluster(), "a", A_LEASE, SYSTEM, {"ttl": 10}))
+    store.put("sync", records.sync_text("a", {"b", "c"}, 1))
+    return store
+
+
+def pledge(store: Store, name: str, lsn: int = 7) -> None:
+    leader = store.cluster().leader
+    assert store.commit(writes.pledge(store.cluster(), Pledge(name, leader.term if leader else 0, 1, lsn)))
+
+
+# ---- the first leader
+
+
+def test_a_bootstrap_from_claim_to_leader() -> None:
+    store = Store()
+    assert store.commit(writes.claim_bootstrap(1))
+    claimed = store.cluster()
+    assert store.commit(writes.finish_bootstrap(claimed, "a", A_LEASE, SYSTEM, {"ttl": 10}))
+
+    c = store.cluster()
+    assert (claimed.initialize, claimed.initialize_lease_id) == ("", 1)
+    assert (c.initialize, c.initialize_lease_id, c.config) == (SYSTEM, 0, {"ttl": 10})
+    assert c.leader is not None
+    assert (c.leader.name, c.leader.lease_id) == ("a", A_LEASE)
+    assert c.sync is not None
+    assert (c.sync.leader, c.sync.voters) == ("a", frozenset())
+
+
+def test_only_one_node_bootstraps() -> None:
+    store = Store()
+    assert store.commit(writes.claim_bootstrap(1))
+    assert not store.commit(writes.claim_bootstrap(2))
+
+
+def test_a_bootstrapper_whose_claim_expired_cannot_finish_even_over_somebody_elses_claim() -> None:
+    store = Store()
+    store.commit(writes.claim_bootstrap(1))
+    mine = store.cluster()
+    store.expire(1)
+    assert not store.commit(writes.finish_bootstrap(mine, "a", A_LEASE, SYSTEM, None))
+    store.commit(writes.claim_bootstrap(2))
+    assert not store.commit(writes.finish_bootstrap(mine, "a", A_LEASE, SYSTEM, None))
+
+
+def test_a_bootstrap_does_not_finish_when_somebody_leads() -> None:
+    store = Store()
+    store.commit(writes.claim_bootstrap(1))
+    c = store.cluster()
+    store.put("leader", "b")
+    assert not store.commit(writes.finish_bootstrap(c, "a", A_LEASE, SYSTEM, None))
+
+
+def test_a_config_that_is_there_already_stays(store: Store) -> None:
+    store = Store()
+    store.put("config", '{"ttl":20}')
+    store.commit(writes.claim_bootstrap(1))
+    assert store.commit(writes.finish_bootstrap(store.cluster(), "a", A_LEASE, SYSTEM, {"ttl": 10}))
+    assert store.cluster().config == {"ttl": 20}
+
+
+def test_a_failed_bootstrap_makes_room_for_another_but_never_for_a_second_cluster() -> None:
+    store = Store()
+    store.commit(writes.claim_bootstrap(1))
+    c = store.cluster()
+    assert store.commit(writes.abandon_bootstrap(c))
+    assert store.commit(writes.claim_bootstrap(2))
+    assert not store.commit(writes.abandon_bootstrap(c))
+    store.put("initialize", SYSTEM)
+    with pytest.raises(AssertionError):
+        writes.abandon_bootstrap(store.cluster())
+    with pytest.raises(AssertionError):
+        writes.finish_bootstrap(store.cluster(), "a", A_LEASE, SYSTEM, None)
+
+
+# ---- leadership
+
+
+def test_a_free_key_is_acquired_once_and_leaves_no_voters(store: Store) -> None:
+    store.expire(A_LEASE)
+    pledge(store, "a")
+    c = store.cluster()
+
+    assert store.commit(writes.acquire(c, "a", A_LEASE + 10))
+    assert not store.commit(writes.acquire(c, "b", B_LEASE))
+
+    now = store.cluster()
+    assert now.leader is not None
+    assert (now.leader.name, now.pledges) == ("a", ())
+    assert now.sync is not None
+    assert (now.sync.leader, now.sync.voters, now.sync.quorum) == ("a", frozenset(), 0)
+
+
+def test_a_key_that_is_held_is_not_acquired(store: Store) -> None:
+    assert not store.commit(writes.acquire(store.cluster(), "b", B_LEASE))
+
+
+def test_the_holder_that_came_back_first_refuses_the_candidate_that_was_about_to_win(store: Store) -> None:
+    store.put("sync", records.sync_text("a"))
+    store.expire(A_LEASE)
+    pledge(store, "b")
+    about_to_win = store.cluster()
+
+    assert store.commit(writes.acquire(about_to_win, "a", A_LEASE))
+    store.expire(A_LEASE)  # even when its lease is lost again: `sync` was rewritten, with the same text
+
+    assert not store.commit(writes.win(about_to_win, "b", B_LEASE))
+
+
+@pytest.mark.parametrize("key_is_gone", [True, False])
+def test_a_win_by_pledges_with_the_key_at_its_term_or_gone(store: Store, key_is_gone: bool) -> None:
+    pledge(store, "b", lsn=9)
+    pledge(store, "c")
+    if key_is_gone:
+        store.expire(A_LEASE)
+    before = store.cluster()
+
+    assert store.commit(writes.win(before, "b", B_LEASE))
+
+    c = store.cluster()
+    assert c.leader is not None
+    assert (c.leader.name, c.leader.lease_id) == ("b", B_LEASE)
+    assert c.leader.term > (before.leader.term if before.leader else 0)
+    assert c.sync is not None
+    assert (c.sync.leader, c.sync.voters) == ("b", frozenset())
+    assert [p.name for p in c.pledges] == ["c"]
+
+
+Meddling = Callable[[Store], object]
+
+
+@pytest.mark.parametrize(
+    "meddle",
+    [
+        pytest.param(lambda s: s.commit(writes.withdraw(s.cluster(), "c")), id="a pledge was withdrawn"),
+        pytest.param(lambda s: s.commit(writes.pledge(s.cluster(), Pledge("c", 3, 1, 99))), id="a pledge was replaced"),
+        pytest.param(lambda s: s.put("sync", records.sync_text("a", {"b", "c", "d"}, 2)), id="the voters changed"),
+        pytest.param(lambda s: s.commit(writes.rebind(s.cluster(), "a", A_LEASE + 1)), id="the leader moved its lease"),
+        pytest.param(lambda s: s.commit(writes.win(s.cluster(), "c", 103)), id="another won"),
+        pytest.param(lambda s: s.expire(A_LEASE), id="the key is gone that was there"),
+    ],
+)
+def test_nothing_of_what_a_win_rests_on_may_have_changed(store: Store, meddle: Meddling) -> None:
+    pledge(store, "b")
+    pledge(store, "c")
+    c = store.cluster()
+    meddle(store)
+
+    assert not store.commit(writes.win(c, "b", B_LEASE))
+
+
+def test_a_pledge_is_made_against_the_leadership_that_was_seen(store: Store) -> None:
+    c = store.cluster()
+    pledge(store, "b")
+    pledge(store, "c")
+    store.commit(writes.win(store.cluster(), "b", B_LEASE))
+
+    assert not store.commit(writes.pledge(c, Pledge("c", 1, 1, 7)))
+
+
+def test_a_pledge_is_not_withdrawn_once_somebody_won_on_it(store: Store) -> None:
+    pledge(store, "b")
+    pledge(store, "c")
+    c = store.cluster()
+    store.commit(writes.win(c, "b", B_LEASE))
+
+    assert not store.commit(writes.withdraw(c, "c"))
+    assert store.commit(writes.withdraw(store.cluster(), "c"))
+    assert store.cluster().pledges == ()
+
+
+def test_an_unreadable_pledge_can_be_withdrawn_by_its_writer(store: Store) -> None:
+    store.put("rivha/pledges/b", "garbage")
+
+    assert store.commit(writes.withdraw(store.cluster(), "b"))
+    assert "rivha/pledges/b" not in store.items
+
+
+def test_a_resignation_gives_the_key_back_and_says_so_at_once(store: Store) -> None:
+    c = store.cluster()
+    assert c.leader is not None
+    resignation = Resignation(c.leader.term, "a", candidate="b", lsn=70, reason="switchover")
+
+    assert store.commit(writes.resign(c, "a", resignation, 70))
+
+    now = store.cluster()
+    assert (now.leader, now.optime) == (None, 70)
+    assert now.resigned is not None
+    assert replace(now.resigned, revision=0) == resignation
+    assert not store.commit(writes.resign(c, "a", resignation, 70))
+
+
+def test_a_crashed_leader_that_does_not_know_its_position_leaves_the_last_one(store: Store) -> None:
+    store.commit(writes.publish_status(store.cluster(), 60, {"b": 50}, ["b"]))
+    c = store.cluster()
+    assert c.leader is not None
+    store.commit(writes.resign(c, "a", Resignation(c.leader.term, "a"), 0))
+
+    now = store.cluster()
+    assert (now.optime, now.slots, now.retain_slots) == (60, {"b": 50}, ("b",))
+
+
+def test_whoever_takes_over_clears_the_resignation(store: Store) -> None:
+    for take in (writes.acquire, writes.win):
+        c = store.cluster()
+        assert c.leader is not None
+        store.commit(writes.resign(c, c.leader.name, Resignation(c.leader.term, c.leader.name), 0))
+        assert store.commit(take(store.cluster(), "b", B_LEASE))
+        assert store.cluster().resigned is None
+
+
+def test_a_released_key_is_gone_without_a_word(store: Store) -> None:
+    c = store.cluster()
+    assert store.commit(writes.release(c, "a"))
+    assert (store.cluster().leader, store.cluster().resigned) == (None, None)
+    assert not store.commit(writes.release(c, "a"))
+
+
+def test_a_leader_moves_to_another_lease_unless_it_was_deposed(store: Store) -> None:
+    c = store.cluster()
+    assert store.commit(writes.rebind(c, "a", A_LEASE + 1))
+    store.expire(A_LEASE)
+    leader = store.cluster().leader
+    assert leader is not None
+    assert leader.lease_id == A_LEASE + 1
+    assert not store.commit(writes.rebind(c, "a", A_LEASE + 2))
+
+
+def test_nobody_resigns_releases_or_rebinds_for_another(store: Store) -> None:
+    c = store.cluster()
+    actions: list[Callable[[], Txn]] = [
+        lambda: writes.release(c, "b"),
+        lambda: writes.rebind(c, "b", 1),
+        lambda: writes.resign(c, "b", Resignation(1, "b"), 0),
+        lambda: writes.resign(c, "a", Resignation(1, "a"), 0),
+        lambda: writes.release(replace(c, leader=None), "a"),
+    ]
+    for action in actions:
+        with pytest.raises(AssertionError):
+            action()
+
+
+def test_an_unreadable_sync_stops_every_change_of_leadership(store: Store) -> None:
+    store.put("sync", "garbage")
+    pledge(store, "b")
+    assert not store.commit(writes.win(store.cluster(), "b", B_LEASE))
+    store.expire(A_LEASE)
+    assert not store.commit(writes.win(store.cluster(), "b", B_LEASE))
+    assert not store.commit(writes.acquire(store.cluster(), "a", A_LEASE))
+
+
+# ---- what is published
+
+
+def test_a_member_publishes_itself_on_its_own_lease(store: Store) -> None:
+    store.commit(writes.publish_member(Member("b", state="running", timeline=3), 55))
+
+    (member,) = store.cluster().members
+    assert (member.name, member.timeline, member.lease_id) == ("b", 3, 55)
+
+
+@pytest.mark.parametrize("build", [lambda c: writes.publish_status(c, 9, {}), lambda c: writes.put_history(c, [HistoryLine(1, 2, "r")])])
+def test_only_the_leader_of_the_term_speaks_for_the_cluster(store: Store, build: Callable[[Cluster], Txn]) -> None:
+    c = store.cluster()
+    assert store.commit(build(c))
+    c = store.cluster()
+    store.commit(writes.release(c, "a"))
+    assert not store.commit(build(c))
+    with pytest.raises(AssertionError):
+        build(store.cluster())
+
+
+def test_what_vanished_is_restored_and_what_is_there_is_left_alone(store: Store) -> None:
+    assert writes.restore(store.cluster(), SYSTEM, {"ttl": 1}).then == ()
+    store.commit(Txn((), (Delete("config"), Delete("initialize"))))
+    c = store.cluster()
+
+    assert store.commit(writes.restore(c, SYSTEM, {"ttl": 10}))
+    assert (store.cluster().initialize, store.cluster().config) == (SYSTEM, {"ttl": 10})
+    assert not store.commit(writes.restore(c, SYSTEM, {"ttl": 10}))
+
+
+def test_an_unreadable_config_is_the_operators_to_mend(store: Store) -> None:
+    store.put("config", "garbage")
+    assert writes.restore(store.cluster(), SYSTEM, {"ttl": 10}).then == ()
+
+
+# ---- operators
+
+
+@pytest.mark.parametrize(
+    "build", [lambda c: writes.put_config(c, {"ttl": 5}), lambda c: writes.file_failover(c, "a", "b", None), writes.clear_failover]
+)
+def test_of_two_operators_at_once_the_second_is_refused(store: Store, build: Callable[[Cluster], Txn]) -> None:
+    store.commit(writes.file_failover(store.cluster(), "a", None, None))
+    c = store.cluster()
+    assert store.commit(build(c))
+    assert not store.commit(build(c))
+
+
+@pytest.mark.parametrize("left_behind", ["{}", "garbage"])
+def test_a_request_can_follow_what_patroni_or_an_accident_left_behind(store: Store, left_behind: str) -> None:
+    store.put("failover", left_behind)
+    assert store.commit(writes.file_failover(store.cluster(), "a", "b", None))
+    assert store.commit(writes.clear_failover(store.cluster()))
+    assert store.cluster().failover_revision == 0
+
+
+# ---- merging
+
+
+def test_merged_transactions_happen_together_or_not_at_all(store: Store) -> None:
+    c = store.cluster()
+    both = writes.merge(writes.publish_status(c, 9, {}), writes.publish_member(Member("a"), 55))
+    assert len(both.when) == 1
+    assert store.commit(both)
+    store.commit(writes.release(c, "a"))
+    assert not store.commit(writes.merge(writes.publish_status(c, 10, {}), writes.publish_member(Member("a", state="running"), 55)))
+    assert store.cluster().members[0].state == "stopped"
+
+
+def test_contradictions_are_not_merged() -> None:
+    with pytest.raises(ValueError, match="leader cannot be at two revisions"):
+        writes.merge(Txn((Unchanged("leader", 1),), ()), Txn((Unchanged("leader", 2),), ()))
+    with pytest.raises(ValueError, match="leader is written twice"):
+        writes.merge(Txn((), (Put("leader", "a"),)), Txn((), (Delete("leader"),)))
+
+
+GUARDS = st.builds(Unchanged, st.sampled_from("abc"), st.integers(0, 2))
+WRITES = st.builds(Put, st.sampled_from("abc"), st.text(max_size=1)) | st.builds(Delete, st.sampled_from("abc"))
+TXNS = st.builds(Txn, st.lists(GUARDS, max_size=2).map(tuple), st.lists(WRITES, max_size=2).map(tuple))
+
+
+@given(TXNS, TXNS)
+def test_a_merge_guards_and_writes_what_both_did_and_each_key_once(one: Txn, two: Txn) -> None:
+    try:
+        both = writes.merge(one, two)
+    except ValueError:
+        return
+    assert set(both.when) == {*one.when, *two.when}
+    assert set(both.then) == {*one.then, *two.then}
+    assert len({write.key for write in both.then}) == len(both.then)
