@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 import aiohttp
 import click
 
-from rivha.config import CtlSettings, load_client
+from rivha.api.settings import RestSettings
+from rivha.config import ClientConfig, CtlSettings, load_client
 from rivha.dcs.base import Txn
 from rivha.dcs.etcd import Etcd, EtcdSettings
 from rivha.dcs.records import cluster as parsed
@@ -154,10 +155,7 @@ async def place_and_names(options: Options, arguments: Sequence[str]) -> AsyncIt
 
 def _settings(options: Options) -> tuple[EtcdSettings, str, str | None, CtlSettings]:
     """(etcd, namespace, scope or None, how to speak to agents)."""
-    try:
-        client = load_client(options.config, os.environ)
-    except ConfigError as error:
-        raise click.UsageError(f"{options.config or 'the environment'}: {error}") from error
+    client = _told(options)
     ctl = replace(client.ctl, insecure=True) if options.insecure else client.ctl
     namespace, etcd = client.namespace, client.etcd
     if options.etcd:
@@ -167,6 +165,16 @@ def _settings(options: Options) -> tuple[EtcdSettings, str, str | None, CtlSetti
     if etcd is None:
         raise click.UsageError("which etcd? Give -c CONFIG, or --etcd HOST:PORT, or set RIVHA_ETCD3_HOSTS")
     return etcd, (options.namespace or namespace or "service").strip("/"), client.scope, ctl
+
+
+def _told(options: Options) -> ClientConfig:
+    """What the file and the environment say; nothing, when there is neither."""
+    if options.config is None and not any(name.startswith(("RIVHA_", "PATRONI_")) for name in os.environ):
+        return ClientConfig(scope=None, namespace="", etcd=None, restapi=RestSettings(), ctl=CtlSettings())
+    try:
+        return load_client(options.config, os.environ)
+    except ConfigError as error:
+        raise click.UsageError(f"{options.config or 'the environment'}: {error}") from error
 
 
 def _urls(given: Iterable[str]) -> tuple[str, tuple[str, ...], str]:

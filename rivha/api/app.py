@@ -154,7 +154,7 @@ class Api:
             methods = [*SAFE, *methods]
         if methods:
             return Reply(405, f"{path} takes {', '.join(methods)}".encode(), headers={"Allow": ", ".join(methods)})
-        return as_text(404, f"there is no {path} here; see docs/rest.md")
+        return as_text(404, f"there is no {path} here; /patroni tells of this node, /cluster of all")
 
     async def _refusal(self, request: web.BaseRequest) -> Reply | None:
         transport, view = request.transport, self._desk.latest

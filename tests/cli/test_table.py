@@ -1,0 +1,125 @@
+"""What is printed, character for character."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from rivha.cli_story import changes, is_whole
+from rivha.cli_table import described, footer, member_rows, rendered, titled
+from rivha.model import Cluster, FailoverRequest, Pledge, Resignation
+from tests.api.views import END, MB, a_cluster, a_member, voters
+
+MEMBERS = (
+    a_member("a", role="primary"),
+    a_member("b", receive_lsn=END, replay_lsn=END - 3 * MB),
+    a_member("c", state="creating replica", replication_state=None, xlog_location=None, timeline=None),
+)
+CLUSTER = a_cluster(members=MEMBERS)
+
+
+def table(cluster: Cluster, fmt: str = "pretty", *, extended: bool = False) -> str:
+    columns, rows = member_rows(described(cluster, "demo"), extended=extended, topology=fmt == "topology")
+    return rendered(fmt, columns, rows, titled(cluster, "demo"))
+
+
+def test_the_table_is_patronis() -> None:
+    assert table(CLUSTER) == "\n".join(
+        [
+            "+ Cluster: demo (7277694203142172922) -------------+----+-------------+---------+------------+---------+",
+            "| Member | Host       | Role    | State            | TL | Receive LSN |     Lag | Replay LSN |     Lag |",
+            "+--------+------------+---------+------------------+----+-------------+---------+------------+---------+",
+            "| a      | 127.0.0.97 | Leader  | running          |  3 |             |         |            |         |",
+            "| b      | 127.0.0.98 | Replica | streaming        |  3 | 0/3000060   |       0 | 0/2D00060  |       3 |",
+            "| c      | 127.0.0.99 | Replica | creating replica |    | unknown     | unknown | unknown    | unknown |",
+            "+--------+------------+---------+------------------+----+-------------+---------+------------+---------+",
+        ]
+    )
+
+
+def test_the_other_formats_carry_the_cluster_and_leave_out_what_is_empty() -> None:
+    a, b, _ = json.loads(table(CLUSTER, "json"))
+    assert a == {"Cluster": "demo", "Member": "a", "Host": "127.0.0.97", "Role": "Leader", "State": "running", "TL": 3}
+    assert (b["Receive LSN"], b["Receive Lag"], b["Replay Lag"]) == ("0/3000060", 0, 3)
+    assert yaml.safe_load(table(CLUSTER, "yaml")) == json.loads(table(CLUSTER, "json"))
+    head, first, *_ = table(CLUSTER, "tsv").split("\n")
+    assert head.split("\t")[:3] == ["Cluster", "Member", "Host"]
+    assert first.split("\t")[:3] == ["demo", "a", "127.0.0.97"]
+
+
+def test_rarer_columns_appear_when_there_is_something_in_them() -> None:
+    assert "Tags" not in table(CLUSTER)
+    assert "Tags" in table(CLUSTER, extended=True)
+    member = a_member("b", tags={"clonefrom": True}, pending_restart={"max_connections": ("100", "200")})
+    scheduled = a_member("c", scheduled_restart={"schedule": "2030-01-01T00:00:00+00:00", "role": "replica"})
+    text = table(a_cluster(members=(MEMBERS[0], member, scheduled)))
+    assert '{"clonefrom": true}' in text
+    assert "max_connections: 100->200" in text
+    assert "2030-01-01T00:00:00+00:00 (role: replica)" in text
+
+
+def test_ports_are_shown_where_hosts_alone_do_not_tell_members_apart() -> None:
+    members = tuple(a_member(n, conn_url=f"postgres://10.0.0.1:{5432 + i}/postgres") for i, n in enumerate("ab"))
+    assert "10.0.0.1:5433" in table(a_cluster(members=members))
+
+
+def test_roles_of_synchronous_standbys_are_told() -> None:
+    cluster = a_cluster(members=MEMBERS, sync=voters("b"), config={"synchronous_mode": True})
+    assert "Sync Standby" in table(cluster)
+    assert "Quorum Standby" in table(a_cluster(members=MEMBERS, sync=voters("b"), config={"synchronous_mode": "quorum"}))
+
+
+@pytest.mark.parametrize("source", ["b", "d", "nobody"])
+def test_the_topology_is_a_tree_that_loses_nobody(source: str) -> None:
+    members = (*MEMBERS[:2], a_member("c", tags={"replicatefrom": source}), a_member("d", tags={"replicatefrom": "c"}))
+    text = table(a_cluster(members=members), "topology")
+    names = [line.split("|")[1].rstrip() for line in text.split("\n") if line.startswith("|")][1:]
+    assert sorted(name.strip(" +") for name in names) == ["a", "b", "c", "d"]
+    if source == "b":
+        assert names == [" a", " + b", "   + c", "     + d"]
+
+
+def test_the_footer_tells_what_concerns_the_whole_cluster() -> None:
+    request = FailoverRequest("a", "b", "2030-01-01T00:00:00+00:00", 3)
+    cluster = a_cluster(None, MEMBERS, failover=request, config={"pause": True}, complaints=("sync: is not JSON",))
+    assert footer(described(cluster, "demo") | {"reason": "b ranks first"}) == [
+        " Maintenance mode: on",
+        " Switchover scheduled at: 2030-01-01T00:00:00+00:00",
+        "                    from: a",
+        "                    to: b",
+        " Not readable in etcd: sync: is not JSON",
+        " Nobody leads: b ranks first",
+    ]
+
+
+def test_an_empty_table_is_a_table() -> None:
+    assert rendered("pretty", ("TL", "LSN"), []) == "+----+-----+\n| TL | LSN |\n+----+-----+"
+
+
+# ---- the story
+
+
+def test_every_step_of_a_failover_is_told() -> None:
+    before = a_cluster(members=(MEMBERS[0], a_member("b"), a_member("c")))
+    gone = a_cluster(None, before.members[1:], resigned=Resignation(90, "a"), pledges=(Pledge("b", 90, 3, END),))
+    promoted = (a_member("b", role="primary", timeline=4), a_member("c", timeline=4))
+    after = a_cluster("b", promoted)
+
+    assert list(changes(before, gone)) == [
+        "a has stopped its Postgres and resigns",
+        "b stands for election (timeline 3, 0/3000060)",
+        "a gave the leadership back",
+        "a is gone from etcd",
+    ]
+    assert list(changes(gone, after)) == ["b is the leader", "b: replica streaming -> primary running"]
+    assert list(changes(after, after)) == []
+
+
+def test_a_cluster_is_whole_when_all_stream_from_a_leader_that_takes_writes() -> None:
+    assert is_whole(a_cluster())
+    assert not is_whole(a_cluster(None))
+    assert not is_whole(CLUSTER)
+    assert not is_whole(a_cluster("b", MEMBERS[:2]))
+    assert not is_whole(a_cluster(members=(MEMBERS[0], a_member("b", timeline=2))))
