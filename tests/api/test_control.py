@@ -57,7 +57,8 @@ LEADERLESS = a_view("b", cluster=a_cluster(None))
 ALONE = a_view("a", cluster=a_cluster(members=(a_member("a", role="primary"),)))
 SYNC = a_view("a", policy={"synchronous_mode": "on"}, cluster=a_cluster(sync=voters("b")))
 PAUSED = a_view("a", policy={"paused": True})
-LAGGING = a_view("a", cluster=a_cluster(members=(a_member("a", role="primary"), a_member("b", xlog_location=END - (2 << 20)))))
+FAR_BEHIND = (a_member("a", role="primary"), a_member("b", xlog_location=END - (2 << 20)))
+LAGGING = a_view("a", a_primary(replication=()), cluster=a_cluster(members=FAR_BEHIND))
 PENDING = a_view("a", cluster=a_cluster(failover=FailoverRequest("a", "b", None, 4)))
 
 
