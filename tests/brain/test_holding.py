@@ -156,6 +156,7 @@ def test_a_standby_pledges_when_nobody_leads():
         a_view().me().leaderless().stopping(),
         a_view().me().leaderless().settings(check_timeline=True).history((1, 50)),
         a_view().me(lsn=100).leaderless(1.0).resigned("db1", ME, lsn=100),
+        a_view().me(lsn=100, timeline=1).leaderless().history((1, 90)),
     ],
     ids=[
         "nofailover",
@@ -170,6 +171,7 @@ def test_a_standby_pledges_when_nobody_leads():
         "stopping",
         "old timeline",
         "lacks the shutdown checkpoint",
+        "an old primary's tail",
     ],
 )
 def test_who_may_not_stand_does_not_pledge(world: World):

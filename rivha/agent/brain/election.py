@@ -58,6 +58,12 @@ def history_forbids(v: View, timeline: int | None) -> str | None:
     return None
 
 
+def timeline_ended_at(v: View, timeline: int | None) -> Lsn | None:
+    """Where the cluster left that timeline: what lies beyond is an old primary's tail that a later leader never had."""
+    lines = v.cluster.history if v.cluster else ()
+    return next((line.lsn for line in lines if line.timeline == timeline), None)
+
+
 def why_i_may_not_stand(v: View) -> str | None:
     """The reason, in words for the on-call engineer, or None."""
     c, p = v.cluster, v.postgres
@@ -83,6 +89,8 @@ def _why_my_wal_does_not_do(v: View) -> str | None:
         return "my WAL left the leader's history"
     if operator_named_me(v):
         return None
+    if (ended := timeline_ended_at(v, timeline)) is not None and mine > ended:
+        return f"my WAL ends at {format_lsn(mine)}, but the cluster left timeline {timeline} at {format_lsn(ended)}"
     if v.policy.check_timeline and (timeline is None or history_forbids(v, timeline)):
         return history_forbids(v, timeline) or "my timeline is not known"
     if mine < least_lsn(v):
