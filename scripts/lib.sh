@@ -131,7 +131,7 @@ _apt_install() (
     DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 \
         -o Dpkg::Options::=--force-confold install "$@" </dev/null
     if command -v systemctl >/dev/null; then
-        for service in postgresql etcd etcd-server haproxy; do
+        for service in postgresql etcd haproxy; do
             [[ " $* " != *" $service"* ]] || systemctl disable --quiet "$service" 2>/dev/null || true
         done
     fi
@@ -261,7 +261,8 @@ _unpack_haproxy() {
     command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
         die "HAProxy is missing, and without apt it cannot be fetched: install haproxy (2.6 or newer) by your package manager"
     local scratch packages
-    packages=$(apt-cache depends haproxy 2>/dev/null | sed -n 's/^  Depends: \(lib[^ <]*\)$/\1/p')
+    packages=$(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances haproxy \
+        2>/dev/null | sed -n 's/^\(lib[^ :<]*\)$/\1/p' | sort -u)
     [[ -n $packages ]] || die "HAProxy is missing, and apt knows no package of it: as root, apt-get update"
     packages=$(for name in $packages; do [[ $(dpkg-query -W -f='${Status}' "$name" 2>/dev/null) == *"ok installed" ]] || echo "$name"; done)
     scratch=$(mktemp -d)
@@ -271,5 +272,7 @@ _unpack_haproxy() {
     mkdir -p "$RIVHA_CACHE/haproxy"
     for package in "$scratch"/*.deb; do dpkg-deb -x "$package" "$RIVHA_CACHE/haproxy"; done
     rm -rf "$scratch"
+    LD_LIBRARY_PATH=$(echo "$RIVHA_CACHE"/haproxy/usr/lib/*-linux-*) "$RIVHA_CACHE/haproxy/usr/sbin/haproxy" -v >/dev/null ||
+        die "the unpacked HAProxy does not run here: as root, apt-get install haproxy (2.6 or newer)"
     touch "$RIVHA_CACHE/haproxy/.complete"
 }
