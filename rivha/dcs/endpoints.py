@@ -145,11 +145,7 @@ class Endpoints:
         troubles: dict[Node, str] = {}
         try:
             async with asyncio.timeout(budget_s):
-                while True:
-                    answer = await self._ask_all(method, body, budget_s, troubles)
-                    if answer is not None:
-                        return answer
-                    await asyncio.sleep(PAUSE_S)
+                return await self._ask_until_answered(method, body, budget_s, troubles)
         except TimeoutError:
             for node, why in troubles.items():
                 if why == SILENT:
@@ -158,20 +154,24 @@ class Endpoints:
                 self._raft_term = 0  # nobody knows that term any more: etcd was restored from a backup
             raise DcsUnavailable(_story(budget_s, troubles)) from None
 
-    async def _ask_all(self, method: str, body: Answer, budget_s: float, troubles: dict[Node, str]) -> Answer | None:
-        """Once around: the best first, the next as soon as one fails or is slow, and the first good answer counts. None: all failed."""
-        waiting, asked = self.best(), []
-        patience_s = min(PATIENCE_S, budget_s / len(waiting))
+    async def _ask_until_answered(self, method: str, body: Answer, budget_s: float, troubles: dict[Node, str]) -> Answer:
+        """The best endpoint first, the next as soon as one fails or is slow; the first good answer counts.
+
+        One that failed is asked again after a pause, while those that say nothing are still waited for: without etcd's leader, all
+        fail for a second until there is a new one, and only a frozen old leader stays silent.
+        """
+        turn = self.best()
+        patience_s = min(PATIENCE_S, budget_s / len(turn))
         running: dict[asyncio.Task[Answer], Node] = {}
         try:
-            while waiting or running:
-                if waiting:
-                    node = waiting.pop(0)
-                    asked.append(node)
+            while True:
+                if turn:
+                    node = turn.pop(0)
                     troubles.setdefault(node, SILENT)  # what it said the time before tells people more
                     running[asyncio.create_task(self._attempt(node, method, body, budget_s))] = node
-                done, _ = await asyncio.wait(running, timeout=patience_s if waiting else None, return_when=asyncio.FIRST_COMPLETED)
+                done = await _first_done(running, patience_s if turn else PAUSE_S)
                 for task in done:
+                    earlier = list(running.values())[: list(running).index(task)]
                     node = running.pop(task)
                     try:
                         answer = task.result()
@@ -181,9 +181,10 @@ class Endpoints:
                         troubles[node] = failure.text
                         self.failed(node, failure.text)
                     else:
-                        self.answered(node, slower=[other for other in asked[: asked.index(node)] if other in running.values()])
+                        self.answered(node, slower=earlier)
                         return answer
-            return None
+                if not turn and not done:
+                    turn = [node for node in self.best() if node not in running.values()]
         finally:
             for task in running:
                 task.cancel()
@@ -266,6 +267,14 @@ class Endpoints:
 
 
 _OLD_TERM = "is behind in etcd's own elections"
+
+
+async def _first_done(running: dict[asyncio.Task[Answer], Node], timeout_s: float) -> set[asyncio.Task[Answer]]:
+    """Those that are done as soon as one is; none of them when the time is up."""
+    if not running:
+        await asyncio.sleep(timeout_s)
+        return set()
+    return (await asyncio.wait(running, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED))[0]
 
 
 def _story(budget_s: float, troubles: dict[Node, str]) -> str:

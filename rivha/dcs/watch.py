@@ -21,7 +21,7 @@ from rivha.errors import DcsUnavailable
 
 OPEN_S = 3.0  # until etcd has said that the watch exists
 IDLE_S = 30.0  # a stream that showed nothing for so long is replaced: it may be dead, and etcd's own sign of life comes every 10 min
-LOOK_S = 1.0  # how often a silent stream asks whether its endpoint is in trouble
+LOOK_S = 0.5  # how often a silent stream asks whether its endpoint is in trouble
 PAUSE_S = 0.2  # before the first new try, doubled up to PAUSE_MAX_S
 PAUSE_MAX_S = 5.0
 LONGEST_LINE = 64 << 20  # bytes; etcd's largest transaction is far below
