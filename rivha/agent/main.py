@@ -101,6 +101,7 @@ class Agent:
             journal=self.journal,
             waker=self.waker,
             measured=self.metrics.tick,
+            scheduled_restart=lambda: self.api.scheduled_restart,
             checkpoint_pending=lambda: self.checkpoint is not None and not self.checkpoint.done(),
         )
 

@@ -6,7 +6,7 @@ The tick itself renews the lease: if it stops, the lease ends and the fence fire
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -75,6 +75,7 @@ class Tick:
     memory: Memory = field(default_factory=Memory)
     stopping: bool = False
     checkpoint_pending: Callable[[], bool] = lambda: False
+    scheduled_restart: Callable[[], Mapping[str, object] | None] = lambda: None
     _gist: tuple[str, ...] = ()
     _quick: int = 0
 
@@ -112,7 +113,8 @@ class Tick:
         self._vouch(view)  # again: a promotion may have begun
         self.chores.saw(view)
         self.desk.publish(view)
-        await self.chores.perform(view, upkeep(view, describe(view, self.base), self.chores.done))
+        member = describe(view, replace(self.base, scheduled_restart=self.scheduled_restart()))
+        await self.chores.perform(view, upkeep(view, member, self.chores.done))
         await self.chores.keep_member_alive(view)
         self.measured(view, self.clock() - began)
         renewed = type(decision.lease.action).__name__ in ("Renew", "Nothing")
