@@ -43,14 +43,14 @@ class Story:
         await self._suffer(fault, old)
 
     async def lose_node(self) -> float:
-        """Answers when the node died."""
+        """Answers when the last of its processes was dead."""
         old = await self.lab.primary()
         self.show.heading(f"2. the primary's whole node is lost ({old.name}): agent and Postgres, kill -9")
         died: list[float] = []
 
         async def fault() -> None:
-            died.append(now())
             await old.kill_everything()
+            died.append(now())
 
         async def power_returns() -> None:
             self.show.line(f"{old.name} is switched on again")
@@ -77,18 +77,16 @@ class Story:
         return self._explained(account, node_lost_at)
 
     def _explained(self, account: Account, node_lost_at: float) -> bool:
-        when = [node_lost_at - self.writer.acknowledged[number] for number in account.lost]
-        if account.lost and all(0 <= before <= LAST_MOMENTS_S for before in when):
-            self.show.line(
-                f"The lost rows were acknowledged in the last {max(when) * 1000:.0f} ms before the node was killed. The cluster replicates"
-            )
-            self.show.line(
-                "asynchronously: what a primary has acknowledged and not yet sent dies with its host. Synchronous modes end that."
-            )
-            return True
-        if not account.lost:
-            self.show.line("(replication is asynchronous: a node that is killed may cost its last moments; this time it cost none)")
-        return not account.lost and not account.ghosts
+        when = {number: node_lost_at - self.writer.acknowledged[number] for number in account.lost}
+        for number, before in when.items():
+            words = f"{before * 1000:.0f} ms before" if before >= 0 else f"{-before * 1000:.0f} ms after"
+            self.show.line(f"row {number} was acknowledged {words} the lost node was dead, and is gone")
+        if any(not 0 <= before <= LAST_MOMENTS_S for before in when.values()) or account.ghosts:
+            self.show.line("[bold red]that must not happen[/bold red]")
+            return False
+        this_time = "what you see above" if account.lost else "nothing this time"
+        self.show.line(f"Replication is asynchronous here: a node that is killed may cost its last moments; it cost {this_time}.")
+        return True
 
     async def _suffer(self, fault: Callable[[], Awaitable[None]], old: Node, *, then: Callable[[], Awaitable[None]] | None = None) -> None:
         """The fault, the way back, and how long each step took."""
