@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import shlex
-import tempfile
 from collections.abc import Sequence
 from urllib.parse import quote as url_quote
 
@@ -19,7 +18,7 @@ import structlog
 
 from rivha.errors import CommandFailed, RivhaError
 from rivha.model import Data
-from rivha.postgres import conf, roles, stopping
+from rivha.postgres import conf, files, roles, stopping
 from rivha.postgres.command import clean_environment, run
 from rivha.postgres.parts import Parts
 from rivha.postgres.starting import bring_up
@@ -64,23 +63,25 @@ async def _give_up(parts: Parts) -> None:
 async def _initdb(parts: Parts) -> None:
     await asyncio.to_thread(parts.data.mark, "bootstrap")
     staging = await asyncio.to_thread(parts.data.prepare_staging)
-    with password_file(parts.settings.superuser.password) as pwfile:
+    pwfile = await asyncio.to_thread(_password_file, parts)
+    try:
         options = initdb_options(parts, pwfile)
         await parts.programs.run("initdb", "-D", staging, *options, timeout_s=INITDB_S, c_locale=False)
+    finally:
+        if pwfile is not None:
+            await asyncio.shield(asyncio.to_thread(files.remove, pwfile))
     await asyncio.to_thread(parts.data.move_in)
     await asyncio.to_thread(_first_hba, parts)
 
 
-@contextlib.contextmanager
-def password_file(password: str | None):  # type: ignore[no-untyped-def]
-    """A file with the password for initdb; None when there is none. Small and brief, so it blocks."""
+def _password_file(parts: Parts) -> str | None:
+    """The superuser's password for initdb, in a file beside the password file."""
+    password = parts.settings.superuser.password
     if password is None:
-        yield None
-        return
-    with tempfile.NamedTemporaryFile("w", prefix="rivha-", encoding="utf-8") as file:
-        file.write(password + "\n")
-        file.flush()
-        yield file.name
+        return None
+    path = parts.conf.passfile + ".initdb"
+    files.write(path, password + "\n")
+    return path
 
 
 def initdb_options(parts: Parts, pwfile: str | None) -> list[str]:

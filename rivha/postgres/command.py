@@ -75,8 +75,9 @@ class Programs:
         any_code: bool = False,
     ) -> str:
         """stdout of `name args`. Raises CommandFailed when it fails or outlives `timeout_s`; it is dead when this returns."""
+        path = self._found[name] if name in self._found else await asyncio.to_thread(self.path, name)
         return await run(
-            [self.path(name), *args],
+            [path, *args],
             name=name,
             timeout_s=timeout_s,
             env=clean_environment(env, c_locale=c_locale),
@@ -97,14 +98,14 @@ class Programs:
         """As `version`. Raises CannotRun when a program is missing or does not fit the data directory."""
         try:
             for name in NEEDED:
-                self.path(name)
+                await asyncio.to_thread(self.path, name)
             version = await self.version()
         except CommandFailed as e:
             raise CannotRun(f"PostgreSQL's programs cannot be used: {e}", EXIT_BINARIES) from e
         if version not in SUPPORTED:
             text = f"PostgreSQL {version} in {os.path.dirname(self.path('postgres'))} is not supported; Rivha works with 14 to 18"
             raise CannotRun(text, EXIT_BINARIES)
-        lying = data_version(self._settings.data_dir)
+        lying = await asyncio.to_thread(data_version, self._settings.data_dir)
         if lying is not None and lying != str(version):
             raise CannotRun(
                 f"the data directory {self._settings.data_dir} is of PostgreSQL {lying}, but the programs in "

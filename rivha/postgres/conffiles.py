@@ -24,6 +24,7 @@ class ConfFiles:
         self.upstream: Upstream | None = None
         self.frozen = False  # stream from nobody and read no archive: a pledge is out, or a promotion under way
         self._folder = settings.config_dir or settings.data_dir
+        self.unusable: frozenset[str] = frozenset()  # settings that this Postgres does not know or take; see `validate`
         self._read_back = False
         self._writing = threading.Lock()
 
@@ -115,8 +116,11 @@ class ConfFiles:
 
     def _postgresql_conf(self, *, standby: bool) -> str:
         include = self.settings.custom_conf or conf.BASE
-        shown = {**conf.forced(self.settings, self.dynamic), **conf.parameters(self.settings, self.dynamic)}
+        shown = {k: v for k, v in self.parameters().items() if k not in self.unusable}
         return conf.postgresql_conf(include, dict(sorted(shown.items())), self.recovery(standby=standby))
+
+    def parameters(self) -> dict[str, str]:
+        return {**conf.forced(self.settings, self.dynamic), **conf.parameters(self.settings, self.dynamic)}
 
     def _write_list(self, name: str, own: object, key: str) -> bool:
         """The node's own lines, else the cluster's; what lies there stays when neither says anything."""
@@ -140,6 +144,12 @@ class ConfFiles:
         path = os.path.join(root or self.settings.data_dir, "postgresql.auto.conf")
         text = files.read(path)
         return text is not None and files.write(path, conf.without_recovery(text))
+
+    def write_draft(self, given: Mapping[str, str]) -> str:
+        """A file with just these settings, for Postgres to try; its path."""
+        path = self._of(".rivha-draft.conf")
+        files.write(path, "".join(f"{name} = {conf.quote(value)}\n" for name, value in given.items()))
+        return path
 
     # ---- the command line
 

@@ -7,15 +7,16 @@ kept connection) and by the verbs (a fresh one each).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from urllib.parse import urlencode
 
 import asyncpg
 
 from rivha.errors import PostgresUnavailable
+from rivha.postgres import tls
 from rivha.postgres.process import PidFile
 from rivha.postgres.settings import Credentials, PostgresSettings
 
@@ -126,17 +127,25 @@ class Link:
 async def open_connection(
     host: str, port: int, user: Credentials, settings: dict[str, str], *, timeout_s: float
 ) -> asyncpg.Connection:
-    """asyncpg without its habits of reading the environment and password files. Raises what asyncpg raises, and OSError."""
-    tls = {k: v for k, v in user.options.items() if k.startswith("ssl")} or {"sslmode": "prefer"}
-    plain = os.path.isabs(host) or tls.get("sslmode") == "disable"
+    """With TLS or without, as the user's sslmode says. Raises what asyncpg raises, and OSError."""
+    ways: list[tls.Attempt] = [False] if os.path.isabs(host) else await asyncio.to_thread(tls.attempts, user.options)
+    for way in ways[:-1]:
+        with contextlib.suppress(ConnectionError, asyncpg.InvalidAuthorizationSpecificationError):  # no TLS there, or nothing but TLS
+            return await _open(host, port, user, settings, way, timeout_s)
+    return await _open(host, port, user, settings, ways[-1], timeout_s)
+
+
+async def _open(
+    host: str, port: int, user: Credentials, settings: dict[str, str], way: tls.Attempt, timeout_s: float
+) -> asyncpg.Connection:
+    """asyncpg without its habits of reading the environment and password files."""
     return await asyncpg.connect(
-        dsn=None if plain else f"postgresql://?{urlencode(tls)}",  # the only way by which asyncpg takes certificate files
         host=host,
         port=port,
         user=user.username,
         password=user.password or "",
         database="postgres",
-        ssl=False if plain else None,
+        ssl=way,
         timeout=timeout_s,
         command_timeout=VERB_S,
         server_settings=settings,

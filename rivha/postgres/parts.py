@@ -48,11 +48,6 @@ class Parts:
         """What the control file says now. Raises CommandFailed."""
         return controldata.parse(await self.programs.run("pg_controldata", data_dir or self.settings.data_dir, timeout_s=10))
 
-    @property
-    def log(self) -> str:
-        """Where the postmaster's own output goes; with logging_collector only its first and last words do."""
-        return self.settings.data_dir.rstrip("/") + ".log"
-
 
 def refuse_unless_valid(found: Data, problem: str) -> None:
     if found is not Data.VALID:

@@ -19,6 +19,7 @@ from rivha.errors import CommandFailed
 from rivha.postgres.command import clean_environment, run
 
 POLL_S = 0.01  # pg_ctl looks every 100 ms (HAZARDS I 6)
+LAUNCH_S = 20.0  # for a shell to fork
 LOG_BYTES = 10 * 1024 * 1024  # the start-up log is put aside beyond this, once
 
 
@@ -174,10 +175,26 @@ class Postmaster:
         # `clean_environment` keeps the operator's locale: Postgres logs in it, and archive_command inherits it.
         environment = clean_environment({**extra, "RIVHA_LOG": log}, c_locale=False)
         script = '"$@" </dev/null >>"$RIVHA_LOG" 2>&1 & echo $!'
-        answer = await run(["/bin/sh", "-c", script, "sh", *argv], name=argv[0], timeout_s=20, env=environment)
-        pid = int(answer)
+        shell = ["/bin/sh", "-c", script, "sh", *argv]
+        running = asyncio.ensure_future(run(shell, name=argv[0], timeout_s=LAUNCH_S, env=environment))
+        try:
+            pid = int(await asyncio.shield(running))
+        except asyncio.CancelledError:
+            # A postmaster this young cannot be found by its files yet, and whoever cancels must not be survived by it.
+            self.watch(int(await running))
+            self.signal(signal.SIGKILL)
+            raise
         self.watch(pid)
         return pid
+
+
+def log_of(data_dir: str) -> str:
+    """Where the postmaster's own output goes: beside the data, where no rewind overwrites it, or inside when there is no permission.
+
+    With logging_collector only Postgres's first and last words go there.
+    """
+    path = data_dir.rstrip("/") + ".log"
+    return path if os.access(os.path.dirname(path), os.W_OK) else os.path.join(data_dir, "rivha-postgres.log")
 
 
 def rotate(log: str) -> int:

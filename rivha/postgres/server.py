@@ -17,6 +17,7 @@ from rivha.postgres.parts import Parts
 from rivha.postgres.settings import PostgresSettings
 from rivha.postgres.starting import start
 from rivha.postgres.status import Watcher
+from rivha.postgres.validate import validate
 
 RESTART_FAST_S = 60.0  # a restart's fast stop; later it is immediate, and crash recovery follows
 
@@ -26,6 +27,7 @@ class Server:
         self._parts = Parts.of(settings, clock)
         self._watcher = Watcher(self._parts)
         self.callbacks = Callbacks(settings)
+        self._validated: Mapping[str, str] | None = None
 
     async def check_binaries(self) -> int:
         """The major version of PostgreSQL. Raises CannotRun when it cannot work with this data directory, saying why."""
@@ -125,15 +127,24 @@ class Server:
         if contents.data is not Data.VALID:
             return
         await running.refuse_other_version(self._parts)
+        await self._validate()
         changed = await asyncio.to_thread(self._parts.conf.write, standby=contents.standby)
         running_one = await asyncio.to_thread(self._parts.postmaster.look)
         if reload and changed and running_one is not None:
             await running.reload(self._parts)
         self._watcher.look_for_pending = True
 
+    async def _validate(self) -> None:
+        """Once for every new set of parameters."""
+        wanted = self._parts.conf.parameters()
+        if wanted != self._validated:
+            await validate(self._parts)
+            self._validated = wanted
+
     async def keep_slots(self, wanted: Set[str], advance: Mapping[str, int]) -> None:
         last = self._watcher.last
-        if last is None or last.state is not State.RUNNING or slots.in_order(last, wanted, advance):
+        permanent, _ = slots.operators_slots(self._parts.conf.dynamic)
+        if last is None or last.state is not State.RUNNING or slots.in_order(last, wanted | permanent, advance):
             return
         await slots.keep(self._parts, wanted, advance)
 

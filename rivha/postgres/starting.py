@@ -7,7 +7,7 @@ import asyncio
 from rivha.errors import CommandFailed
 from rivha.model import Data, Upstream
 from rivha.postgres.parts import Parts, refuse_unless_valid
-from rivha.postgres.process import POLL_S, rotate, tail
+from rivha.postgres.process import POLL_S, log_of, rotate, tail
 
 PATIENT_AFTER_S = 5.0  # replaying WAL may take hours; then one look in 100 ms is enough
 PATIENT_POLL_S = 0.1
@@ -33,11 +33,12 @@ async def bring_up(parts: Parts, *, standby: bool) -> None:
     await parts.postmaster.kill_all()  # children of a dead postmaster keep its shared memory, and may still write
     await asyncio.to_thread(_prepare, parts, standby)
     control = await parts.control() if standby else None
-    since = await asyncio.to_thread(rotate, parts.log)
+    log = await asyncio.to_thread(log_of, parts.settings.data_dir)
+    since = await asyncio.to_thread(rotate, log)
     parts.link.forget()
-    argv = [parts.programs.path("postgres"), *parts.conf.arguments(control)]
-    pid = await parts.postmaster.launch(argv, parts.log)
-    await _ready(parts, pid, since)
+    program = await asyncio.to_thread(parts.programs.path, "postgres")
+    pid = await parts.postmaster.launch([program, *parts.conf.arguments(control)], log)
+    await _ready(parts, pid, log, since)
 
 
 def _prepare(parts: Parts, standby: bool) -> None:
@@ -46,12 +47,12 @@ def _prepare(parts: Parts, standby: bool) -> None:
     parts.conf.write(standby=standby)
 
 
-async def _ready(parts: Parts, pid: int, since: int) -> None:
+async def _ready(parts: Parts, pid: int, log: str, since: int) -> None:
     began = parts.clock()
     while True:
         if parts.postmaster.pid != pid:
-            words = await asyncio.to_thread(tail, parts.log, since)
-            raise CommandFailed(f"Postgres did not start; its log {parts.log} ends with", words)
+            words = await asyncio.to_thread(tail, log, since)
+            raise CommandFailed(f"Postgres did not start; its log {log} ends with", words)
         file = await asyncio.to_thread(parts.postmaster.pid_file)
         if file and file.pid == pid and file.status == "ready":
             return

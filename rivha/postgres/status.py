@@ -95,6 +95,8 @@ class Watcher:
             contents, file = await self._files(budget_s / 2)
         except TimeoutError:
             return self._blocked_disk()
+        if file is None and self.parts.postmaster.alive:
+            file = self._without_file()
         if file is None:
             self.dropped()
             self.last = await self._down(contents, max(end - self.parts.clock(), 0.1))
@@ -145,6 +147,10 @@ class Watcher:
         alive = self.parts.postmaster.alive
         last = self.last or PostgresStatus(State.STOPPED)
         return replace(last, state=State.SILENT if alive else State.CRASHED, data=Data.INACCESSIBLE, problem=problem)
+
+    def _without_file(self) -> PidFile:
+        """A postmaster that lives has not written its file yet, or removed it as its last deed."""
+        return PidFile(self.parts.postmaster.pid or 0, 0, 0, "", "", "stopping" if self.answered else "starting")
 
     # ---- without a postmaster
 

@@ -174,7 +174,8 @@ async def test_a_killed_postmaster_is_noticed_and_started_in_place(nodes: Nodes)
 async def test_a_start_that_fails_says_what_postgres_said(nodes: Nodes):
     a = await nodes.primary()
     await a.server.stop(fast_s=30)
-    await a.server.configure({"postgresql": {"parameters": {"no_such_setting": 1}}}, reload=False)
+    with (a.data_dir / "postgresql.base.conf").open("a") as base:
+        base.write("no_such_setting = 1\n")
     with pytest.raises(CommandFailed, match="no_such_setting"):
         await a.server.start(primary=True, upstream=None)
     assert (await a.status()).state is State.STOPPED
@@ -520,3 +521,12 @@ async def test_a_standbys_slots_are_advanced_but_not_beyond_its_replay(nodes: No
     status = await b.status()
     assert status.replay_lsn is not None
     assert begin < status.slots["c"] <= status.replay_lsn
+
+
+async def test_a_mistyped_setting_is_left_out_and_the_others_are_taken(nodes: Nodes):
+    a = await nodes.primary()
+    mistaken = {"no_such_setting": 1, "work_mem": "a lot", "maintenance_work_mem": "9MB"}
+    await a.server.configure({"postgresql": {"parameters": mistaken}}, reload=True)
+    await a.server.restart()
+    assert await a.sql("SHOW maintenance_work_mem") == "9MB"
+    assert await a.sql("SHOW work_mem") == "4MB"
