@@ -8,9 +8,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TypeAlias
 
 import pytest
+from hypothesis import settings
 
 from rivha.dcs.etcd import Etcd, EtcdSettings
 from tests.etcd_process import EtcdServer, Proxy, etcd_server, proxy_to
+
+settings.register_profile("shared-machine", deadline=None)  # how long an example takes says nothing where others work too
+settings.load_profile("shared-machine")
 
 Connect: TypeAlias = Callable[..., Etcd]
 
