@@ -125,6 +125,14 @@ async def history(options: Options, scope: str | None, fmt: str) -> None:
 
 
 @cli.command()
+def rules() -> None:
+    """The whole policy: every rule with its reason, in the order in which they are asked. As Markdown."""
+    from rivha.agent.rules import page
+
+    click.echo(page(), nl=False)
+
+
+@cli.command()
 @names_argument
 @click.option("-n", "--last", type=click.IntRange(min=1), default=20, show_default=True, help="How many decisions.")
 @command
