@@ -61,9 +61,13 @@ class Dynamic:
     async def apply(self, *, reload: bool = True) -> Mapping[str, object]:
         """Puts it in force in Postgres's files, and keeps a copy beside them. Answers etcd's part of it."""
         await self._postgres.configure(self.effective, reload=reload)
-        if self._cache.parent.joinpath("PG_VERSION").exists():
-            await asyncio.to_thread(files.write, str(self._cache), json.dumps(self.shared, default=str))
+        await asyncio.to_thread(self._keep)
         return self.shared
+
+    def _keep(self) -> None:
+        """Only where there is a data directory to keep it in: nothing is made that initdb or a clone would trip over."""
+        if self._cache.parent.joinpath("PG_VERSION").exists():
+            files.write(str(self._cache), json.dumps(self.shared, default=str))
 
 
 def _cached(path: Path) -> Mapping[str, object] | None:

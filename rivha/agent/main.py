@@ -249,8 +249,4 @@ def _published(config: Config) -> Member:
 
 def run(config: Config, logging: Logging, reread: Callable[[], Config]) -> None:
     """Runs the agent until it is told to end. `reread` loads the configuration again, for SIGHUP. Raises CannotRun."""
-
-    async def main() -> None:
-        await Agent(config, logging, reread).run()
-
-    asyncio.run(main())
+    asyncio.run(Agent(config, logging, reread).run())  # built before the loop runs: it reads files

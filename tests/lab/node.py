@@ -43,6 +43,7 @@ class Wishes:
     parameters: Mapping[str, object] = field(default_factory=dict)
     tags: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # node name -> its tags
     local: Mapping[str, object] = field(default_factory=dict)
+    module: str = "rivha"  # what is run as the agent: tests.lab.watched catches blocking calls
 
 
 # Small, because three of them share a developer's machine. fsync stays on: a lab shall cost what the real thing costs.
@@ -74,7 +75,7 @@ class Node:
         self._session = session
         self.config = self.folder / "rivha.yml"
         # -X faulthandler: SIGABRT shows where a stuck agent stands.
-        argv = [sys.executable, "-X", "faulthandler", "-m", "rivha", str(self.config)]
+        argv = [sys.executable, "-X", "faulthandler", "-m", wishes.module, str(self.config)]
         self.agent = Process("agent", argv, folder=self.folder, env={"PYTHONPATH": str(REPOSITORY)})
         self.write_config()
 
