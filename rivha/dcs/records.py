@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import TypeVar
 
 from rivha.dcs.base import KeyValue, Reading
@@ -215,7 +216,12 @@ def _failover(kv: KeyValue) -> FailoverRequest | None:
 
 
 def _history(kv: KeyValue) -> tuple[HistoryLine, ...]:
-    return tuple(_history_line(_list(line)) for line in _list(_json(kv.value)))
+    return _history_lines(kv.value)
+
+
+@lru_cache(maxsize=2)  # the one value that grows with the cluster's age, and hardly ever changes: parsed once, and every View shares it
+def _history_lines(text: str) -> tuple[HistoryLine, ...]:
+    return tuple(_history_line(_list(line)) for line in _list(_json(text)))
 
 
 def _history_line(line: list[object]) -> HistoryLine:
