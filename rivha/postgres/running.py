@@ -18,15 +18,17 @@ from rivha.model import Lsn, Role, Upstream, WalEnd
 from rivha.postgres import conninfo
 from rivha.postgres.link import NotYet
 from rivha.postgres.parts import Parts
-from rivha.postgres.process import POLL_S, PidFile
+from rivha.postgres.process import POLL_S, PidFile, is_postgres_of
 from rivha.postgres.status import identify
 
 IN_FORCE_S = 10.0  # a reload reaches the backends in milliseconds; this is for a machine that is out of breath
 RECEIVER_S = 0.1  # how long the startup process may take to stop the receiver before Rivha does
+SETTLES_S = 0.02  # a signal on its way is delivered; a process that is seen to wait for so long had none pending
 STANDS_STILL_S = 0.1  # between two looks at the startup process (HAZARDS H 10)
 PROMOTE_QUERY_S = 5.0
 HOURS_S = 6 * 3600.0  # work that is as long as the data is large; the agent cancels it earlier when it must
 
+RECEIVER = "SELECT count(*) FROM pg_stat_wal_receiver"
 SOURCE = "SELECT pid, conninfo FROM pg_stat_wal_receiver"
 END = """
 SELECT (pg_last_wal_receive_lsn() - '0/0')::bigint AS received, (pg_last_wal_replay_lsn() - '0/0')::bigint AS replayed,
@@ -114,10 +116,10 @@ async def follow(parts: Parts, upstream: Upstream | None) -> None:
         parts.conf.steer(upstream)
         await put_in_force(parts, connection, standby=True)
         wanted = parts.conf.primary_conninfo()
-        await _receiver_gone(connection, unless=conninfo.address(wanted))
+        await _receiver_gone(parts, connection, unless=conninfo.address(wanted))
 
 
-async def _receiver_gone(connection: asyncpg.Connection, unless: str | None = None) -> None:
+async def _receiver_gone(parts: Parts, connection: asyncpg.Connection, unless: str | None = None) -> None:
     """No receiver is left but one that streams from `unless`. One that its startup process is too busy to stop is ended here."""
     loop = asyncio.get_running_loop()
     help_at = loop.time() + RECEIVER_S
@@ -126,7 +128,7 @@ async def _receiver_gone(connection: asyncpg.Connection, unless: str | None = No
         row = await connection.fetchrow(SOURCE)
         if row is None or (unless is not None and conninfo.address(row["conninfo"] or "") == unless):
             return True
-        if loop.time() >= help_at:
+        if loop.time() >= help_at and await asyncio.to_thread(is_postgres_of, row["pid"], parts.settings.data_dir):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(row["pid"], signal.SIGTERM)
         return False
@@ -145,10 +147,11 @@ async def freeze(parts: Parts) -> WalEnd:
             raise CommandFailed("a primary cannot be frozen")
         parts.conf.steer(parts.conf.upstream, frozen=True)
         await put_in_force(parts, connection, standby=True)
-        await _receiver_gone(connection)
-        await asyncio.sleep(0)
-        await _receiver_gone(connection)  # one that was being started while the first ended
+        await _receiver_gone(parts, connection)
         received, _ = await end_of_wal(connection, HOURS_S)
+        while await connection.fetchval(RECEIVER):  # one that was being started with the old setting when the new one came
+            await _receiver_gone(parts, connection)
+            received, _ = await end_of_wal(connection, HOURS_S)
     timeline, _ = await identify(parts, file)
     return WalEnd(timeline, received)
 
@@ -156,8 +159,9 @@ async def freeze(parts: Parts) -> WalEnd:
 async def end_of_wal(connection: asyncpg.Connection, within_s: float) -> tuple[Lsn, Lsn]:
     """Where the WAL on this disk ends, and where its last whole record does (HAZARDS H 10). Raises CommandFailed when it is not known.
 
-    Known when all that was received is replayed, or when the startup process waits for more in two looks. With replay paused it never
-    waits; then what the receiver flushed is the end, for a receiver starts only after the WAL on disk has been read through.
+    Known when the startup process waits for more, and all that was received is replayed or it waits in two looks. A wait that began after
+    the reload also proves that it has taken the new setting, and starts no receiver with the old one. With replay paused it never waits;
+    then what the receiver flushed is the end, for a receiver starts only after the WAL on disk has been read through.
     """
     waited_at: float | None = None
     found = whole = 0
@@ -170,13 +174,14 @@ async def end_of_wal(connection: asyncpg.Connection, within_s: float) -> tuple[L
         received, replayed = row["received"], row["replayed"] or 0
         found = max(received or 0, replayed)
         whole = found if row["paused"] else replayed
-        if received is not None and (replayed >= received or row["paused"]):
+        if received is not None and row["paused"]:
             return True
         if row["waits"] not in WAITS_FOR_WAL:
             waited_at = None
-        elif waited_at is None:
-            waited_at = loop.time()
-        return waited_at is not None and loop.time() - waited_at >= STANDS_STILL_S
+            return False
+        waited_at = waited_at or loop.time()
+        least_s = SETTLES_S if received is not None and replayed >= received else STANDS_STILL_S
+        return loop.time() - waited_at >= least_s
 
     await until(known, within_s, "where the WAL on this disk ends is not known yet: it is still being replayed")
     return found, whole

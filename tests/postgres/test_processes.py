@@ -72,6 +72,7 @@ def test_the_environment_loses_what_steers_libpq_and_systemd(monkeypatch: pytest
     assert clean_environment()["LC_ALL"] == "C"
 
 
+@pytest.mark.real
 async def test_missing_and_wrong_programs_are_said_before_anything_is_touched(tmp_path: Path, newest: Nodes):
     with pytest.raises(CannotRun, match="bin_dir"):
         await Programs(PostgresSettings("a", "s", str(tmp_path / "d"), bin_dir=str(tmp_path))).check()
