@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 
 LEAST_LOOK_S = 0.3  # however near the lease's end is: etcd and Postgres get a chance to answer
 RESTLESS_BEAT_S = 0.2  # while nobody leads or something must be waited for: short, but kind to etcd
+CONNECTING_S = 5.0  # a standby that was told whom to follow streams within milliseconds; people shall see it soon
 BURST = 25  # ticks in quick succession before a pause is forced: a quarrel with etcd must not become a storm
 BURST_GAP_S = 0.25
 
@@ -202,7 +203,9 @@ def _is_over(v: View) -> bool:
 
 def beat_s(v: View) -> float:
     """How long until the next look, if nothing wakes the tick before."""
-    restless = v.situation is Situation.LEADERLESS or (v.situation is Situation.LEADING and not v.running) or v.stopping
+    since = v.memory.not_streaming_since
+    connecting = since is not None and v.now - since < CONNECTING_S
+    restless = v.situation is Situation.LEADERLESS or (v.situation is Situation.LEADING and not v.running) or v.stopping or connecting
     return min(RESTLESS_BEAT_S, v.policy.loop_wait_s) if restless else v.policy.loop_wait_s
 
 

@@ -39,7 +39,7 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-@pytest.fixture()
+@pytest.fixture
 async def fenced() -> AsyncIterator[tuple[Fence, Target, Clock]]:
     clock, target = Clock(), Target()
     fence = Fence(clock, target.stop)

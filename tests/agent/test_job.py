@@ -10,7 +10,7 @@ from rivha.agent.job import JobSlot
 from rivha.errors import CommandFailed
 
 
-@pytest.fixture()
+@pytest.fixture
 def slot() -> JobSlot:
     return JobSlot(lambda: 7.0, lambda: None)
 

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from rivha.agent.brain.leading import why_not_switch_over
 from rivha.agent.brain.view import View
-from rivha.model import FailoverRequest, Lsn, Member, Role, State
+from rivha.model import Data, FailoverRequest, Lsn, Member, Role, State
 
 LSN_EVERY_S = 2.0  # a member's moving positions alone are published no more often: at most 3 requests a second and agent
 STALE_REQUEST_S = 10.0  # a scheduled request later than this past its time is dropped
@@ -114,7 +114,7 @@ def describe(v: View, base: Member) -> Member:
 
 
 def _role_word(v: View) -> str:
-    if v.postgres.system_id is None:
+    if v.postgres.data in (Data.EMPTY, Data.UNFINISHED):
         return "uninitialized"
     if v.postgres.role is Role.PRIMARY:
         return "primary" if v.key_is_mine or v.running else "demoted"
