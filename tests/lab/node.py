@@ -199,9 +199,12 @@ class Node:
             return 0, repr(silent)
 
     async def status(self) -> dict[str, Any]:
-        """`GET /patroni`, or {} when it does not answer."""
+        """`GET /patroni`; {"problem": ...} when it does not answer, or not with JSON."""
         code, text = await self.ask("GET", "/patroni")
-        said: dict[str, Any] = json.loads(text) if code else {}
+        try:
+            said: dict[str, Any] = json.loads(text)
+        except ValueError:
+            return {"problem": f"{code} {text}"}
         return said
 
     async def healthy(self, path: str) -> bool:

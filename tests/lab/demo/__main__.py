@@ -16,6 +16,7 @@ from tests.lab.binaries import NotFoundError, version_of
 from tests.lab.cluster import GaveUpError, Lab
 from tests.lab.demo.show import Show
 from tests.lab.demo.story import Story
+from tests.lab.node import REPOSITORY
 from tests.lab.ports import LOOPBACK, port_if_free
 from tests.lab.timeline import Recorder
 
@@ -47,14 +48,16 @@ async def stay(lab: Lab, show: Show) -> None:
     """Until Ctrl-C."""
     proxy = lab.proxy
     show.heading("It stays up for you to play with; Ctrl-C ends it and removes everything")
-    show.line(f"the primary     psql 'postgresql://postgres:{lab.passwords.superuser}@{LOOPBACK}:{proxy.primary_port}/postgres'")
+    show.line(
+        f"the primary     {lab.bin_dir}/psql 'postgresql://postgres:{lab.passwords.superuser}@{LOOPBACK}:{proxy.primary_port}/postgres'"
+    )
     show.line(f"the standbys    the same with port {proxy.replica_port}; HAProxy's page: http://{LOOPBACK}:{proxy.stats_port}/")
     for node in lab.nodes:
         show.line(
             f"{node.name}             Postgres {node.postgres_port}, agent http://{LOOPBACK}:{node.rest_port}/cluster, log {node.agent.log}"
         )
     show.line(f"etcd            {lab.etcd.url}")
-    show.line(f"rivhactl        {sys.executable} -m rivha.cli -c {lab.nodes[0].config} list   (in the directory of the sources)")
+    show.line(f"rivhactl        PYTHONPATH={REPOSITORY} {sys.executable} -m rivha.cli -c {lab.nodes[0].config} list")
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

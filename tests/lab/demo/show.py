@@ -28,8 +28,8 @@ LABELS = {
 
 class Show:
     def __init__(self) -> None:
-        # Without a terminal lines are not wrapped: they go to a file or a pipe.
-        self.console = Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 120)
+        # Lines are not cut to the terminal's width: commands and addresses shall be copied from them.
+        self.console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
         self.began = now()
 
     def heading(self, text: str) -> None:
@@ -42,11 +42,11 @@ class Show:
     async def waiting(self, text: str) -> AsyncIterator[Progress]:
         """Shows what is waited for, and every change of it."""
         if self.console.is_terminal:
-            with self.console.status(text) as status:
-                yield Progress(self, lambda news: status.update(f"{text}  [dim]{news}[/dim]"))
+            with self.console.status(text):
+                yield Progress(self)
         else:
             self.line(f"{text} ...")
-            yield Progress(self, lambda news: None)
+            yield Progress(self)
 
     async def cluster(self, lab: Lab) -> None:
         """The members as the cluster itself tells them (GET /cluster of whoever answers)."""
@@ -74,15 +74,13 @@ class Show:
 class Progress:
     """News while something is waited for; the same news twice is shown once."""
 
-    def __init__(self, show: Show, update: Any) -> None:
+    def __init__(self, show: Show) -> None:
         self._show = show
-        self._update = update
         self._last = ""
 
     def news(self, text: str) -> None:
         if text and text != self._last:
             self._last = text
-            self._update(text)
             self._show.console.print(f"    [dim]{now() - self._show.began:6.1f} s  {text}[/dim]")
 
 
