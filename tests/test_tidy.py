@@ -98,8 +98,7 @@ def test_every_module_says_what_it_is_for(path: Path):
 def test_every_rule_is_a_sentence_with_its_own_name():
     names: list[str] = []
     for path in BRAIN:
-        for node in tree(path).body:
-            if isinstance(node, ast.FunctionDef) and isinstance(node.returns, ast.BinOp) and "Verdict" in ast.unparse(node.returns):
-                names.append(node.name)
+        functions = [node for node in tree(path).body if isinstance(node, ast.FunctionDef) and isinstance(node.returns, ast.BinOp)]
+        names += [f.name for f in functions if f.returns is not None and "Verdict" in ast.unparse(f.returns)]
     assert len(names) == len(set(names))
     assert all("_" in name for name in names)

@@ -14,8 +14,8 @@ from rivha.agent.brain.view import Situation
 
 INTRODUCTION = """# The rules
 
-Printed by `rivhactl rules`. Each tick asks two questions of what it sees; the first rule of a table that answers decides, and its name stands in
-the log (`rules=`), in `rivhactl explain` and in `GET /journal`.
+Printed by `rivhactl rules`. Each tick asks two questions of what it sees; the first rule of a table that answers decides, and its
+name stands in the log (`rules=`), in `rivhactl explain` and in `GET /journal`.
 """
 
 SITUATIONS = {
