@@ -1,4 +1,4 @@
-"""How fast a cluster comes into being: `python -m benchmarks.bootstrap [--rounds 5]`.
+"""How fast a cluster comes into being: `./scripts/bench bootstrap [--rounds 5]`.
 
 Each round does both, on empty directories: one agent alone until a client's transaction is committed, and three agents started at
 once until both standbys stream. Everything that an agent does is counted, from the start of its Python on.

@@ -1,4 +1,4 @@
-"""What an agent costs: `python -m benchmarks.cost [--seconds 60] [--profile]`.
+"""What an agent costs: `./scripts/bench cost [--seconds 60] [--profile]`.
 
 Three nodes at loop_wait 1 that nobody uses, checked by HAProxy: memory and processor time of each agent from /proc, and the requests that
 etcd served. Then 200 health requests a second to every agent, in peace and while the primary's postmaster is killed. `--profile` shows, by

@@ -1,4 +1,4 @@
-"""How long clients cannot write: `python -m benchmarks.failover [--rounds 5] [--faults host,switchover]`.
+"""How long clients cannot write: `./scripts/bench failover [--rounds 5] [--faults host,switchover]`.
 
 Three nodes, one etcd, one HAProxy on loopback; asynchronous, ttl 10, loop_wait 1. A client writes one row per transaction through HAProxy
 and reconnects after 20 ms (tests/lab/writer.py). A fault's outage is the longest time between two acknowledged writes around it.

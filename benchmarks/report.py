@@ -109,7 +109,8 @@ def parser(doc: str) -> argparse.ArgumentParser:
 
 def prepare() -> None:
     """What an installation does once: byte code. A lab writes none, and would compile the agent at every start."""
-    compileall.compile_dir(REPOSITORY / "rivha", quiet=2)
+    if not compileall.compile_dir(REPOSITORY / "rivha", quiet=2):
+        say(f"no byte code can be written below {REPOSITORY}: each start of an agent takes half a second more")
     if os.getloadavg()[0] > BUSY_LOAD * len(os.sched_getaffinity(0)):
         say(f"the load of this machine is {os.getloadavg()[0]:.1f}: somebody else is working, expect worse figures")
 
@@ -121,7 +122,7 @@ def say(text: str) -> None:
 
 def show(machine: Machine, figures: Sequence[Figure], json_file: Path | None, notes: Sequence[str] = ()) -> int:
     """Prints the table, writes the file. 1 when a target was missed, else 0: the program's exit code."""
-    command = " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
+    command = " ".join(["./scripts/bench", Path(sys.argv[0]).stem, *sys.argv[1:]])
     print(f"{command}\n{machine.text()}\n")
     rows = [HEAD, *(figure.cells() for figure in figures)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
