@@ -151,7 +151,7 @@ class Performer:
             case do.Start():
                 return self._start(v, action)
             case do.Promote(term, start_before):
-                if self.clock() >= start_before:
+                if self.clock() >= start_before or self.leases.leader is None:
                     return Outcome.REFUSED
                 return self._begin("promote", lambda: self._promote(term), term=term)
             case do.Clone(source):
@@ -200,6 +200,8 @@ class Performer:
     def _start(self, v: View, action: do.Start) -> Outcome:
         if action.start_before is not None and self.clock() >= action.start_before:
             return Outcome.REFUSED
+        if action.primary and self.leases.leader is None:
+            return Outcome.REFUSED  # given up in this very tick
         upstream = action.upstream
         subject = "primary" if action.primary else (upstream.name if upstream else "standby of nobody")
         was_primary = v.postgres.role is Role.PRIMARY and not action.primary

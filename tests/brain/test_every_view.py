@@ -193,6 +193,14 @@ def test_nothing_streams_while_my_pledge_stands(views: list[View]):
             assert not (isinstance(action, do.Start) and action.upstream is not None)
 
 
+def test_who_resigns_starts_no_primary_in_the_same_tick(views: list[View]):
+    for v in views:
+        d = decide(v)
+        if isinstance(d.lease.action, do.Resign):
+            assert not isinstance(d.postgres.action, do.Promote)
+            assert not (isinstance(d.postgres.action, do.Start) and d.postgres.action.primary)
+
+
 def test_destructive_work_is_never_done_on_foreign_or_running_data(views: list[View]):
     for v in views:
         action = decide(v).postgres.action
@@ -246,5 +254,6 @@ def test_no_rule_is_unreachable(views: list[View]):
         "stop_a_primary_of_unknown_right",
         "restart_in_place_while_my_lease_lives",
         "promote_whom_the_operator_named",
+        "stop_what_cannot_be_promoted",
     }
     assert rules - set(fired) <= elsewhere

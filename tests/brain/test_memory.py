@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from rivha.agent.brain.memory import Failures, remember
 from rivha.model import State
-from tests.build import NOW, PRIMARY, STANDBY, a_view
+from tests.build import NOW, PRIMARY, STANDBY, TERM, a_view
 
 
 def test_a_primary_found_dead_is_a_crash_once():
@@ -28,6 +28,21 @@ def test_old_crashes_are_forgotten():
     w = a_view().me(PRIMARY).leads().remembers(crashes=(NOW - 500, NOW - 10))
 
     assert w.view().memory.crashes == (NOW - 10,)
+
+
+def test_a_start_that_was_given_up_is_remembered_until_postgres_runs():
+    w = a_view().me(PRIMARY, State.CRASHED).leads().remembers(starting_since=NOW - 301, last_leader="db2")
+
+    assert w.view().memory.start_took_too_long
+    assert not a_view().me(PRIMARY).leads().remembers(start_took_too_long=True).view().memory.start_took_too_long
+
+
+def test_a_new_term_of_mine_begins_with_a_clean_slate():
+    """Who resigned and leads again does so because nobody else could: it must try again, not resign for ever."""
+    w = a_view().me(PRIMARY, State.CRASHED).leads().failures("start", 3).failures("rewind", 1)
+    m = w.remembers(last_term=TERM - 1, crashes=(NOW - 3,), start_took_too_long=True).view().memory
+
+    assert (m.crashes, set(m.failures), m.start_took_too_long) == ((), {"rewind"}, False)
 
 
 def test_leaderless_since_the_first_look_that_saw_nobody():

@@ -56,6 +56,46 @@ def test_a_hung_primary_is_killed_after_hang_timeout():
     assert postgres(w.remembers(silent_since=NOW - 11)) == do.Stop(fast_s=0.0)
 
 
+def test_an_elected_standby_that_hangs_before_its_promotion_is_killed():
+    """It holds the key, so nobody else can lead while it hangs."""
+    w = a_view().me(STANDBY, State.SILENT).leads().remembers(silent_since=NOW - 11)
+
+    assert postgres(w) == do.Stop(fast_s=0.0)
+
+
+@pytest.mark.parametrize("job", ["handover", "restart"])
+def test_a_planned_stop_is_not_taken_for_a_hang(job: str):
+    """A shutdown checkpoint of twelve seconds is no reason to kill, and to crash what was to be handed over."""
+    w = a_view().me(PRIMARY, State.SILENT).leads().busy(job)
+
+    assert postgres(w.remembers(silent_since=NOW - 12)) == do.Nothing()
+    assert postgres(w.remembers(silent_since=NOW - 75)) == do.Stop(fast_s=0.0)
+
+
+def test_who_gives_the_key_back_starts_nothing():
+    """Resigned and started in one tick, it would be a primary that nobody vouches for."""
+    crashed = a_view().me(PRIMARY, State.CRASHED).leads()
+    for w in (
+        crashed.remembers(crashes=(990.0, 995.0, 999.0)),
+        a_view().me(PRIMARY, State.CRASHED).leads().failures("start", 3),
+        a_view().me(PRIMARY, State.CRASHED).leads().settings(primary_start_timeout_s=0.0),
+        a_view().me(PRIMARY, State.CRASHED).leads().remembers(starting_since=NOW - 301),
+    ):
+        assert isinstance(decided(w).lease.action, do.Resign)
+        assert postgres(w) == do.Nothing()
+
+
+def test_a_promotion_that_fails_again_and_again_gives_way_to_another():
+    """Stopped first, for a promotion that failed may yet happen; then the key is given back."""
+    w = a_view().me(STANDBY).leads().failures("promote", 3)
+
+    assert isinstance(postgres(w), do.Stop)
+    assert isinstance(postgres(w.without("db1", "db3")), do.Promote)
+    w = a_view().me(STANDBY, State.CRASHED).leads().failures("promote", 3)
+    assert isinstance(decided(w).lease.action, do.Resign)
+    assert postgres(w) == do.Nothing()
+
+
 def test_a_start_that_takes_too_long_is_given_up_only_if_another_can_lead():
     w = a_view().me(PRIMARY, State.STARTING).leads().remembers(starting_since=NOW - 301)
 

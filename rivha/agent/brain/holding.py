@@ -58,7 +58,7 @@ def give_the_key_back_when_i_cannot_serve(v: View) -> LeaseVerdict | None:
         return Verdict(Resign(reason="no data"), f"my data directory cannot be used: {v.postgres.problem or v.postgres.data.value}")
     if not v.data_is_of_this_cluster:
         return Verdict(Resign(reason="foreign data"), "my data directory belongs to another cluster")
-    if why := _why_restarting_is_hopeless(v):
+    if why := why_restarting_is_hopeless(v):
         return Verdict(Resign(reason=why), f"{why}, and another node can lead")
     return None
 
@@ -239,14 +239,21 @@ def another_can_lead(v: View) -> bool:
     return any(m.name != v.me and m.state == "running" and m.role == "replica" and not m.nofailover for m in members)
 
 
-def _why_restarting_is_hopeless(v: View) -> str | None:
-    """Crash loops and failing starts end the term, if somebody else can lead (HAZARDS G 99); otherwise go on trying."""
+def why_restarting_is_hopeless(v: View) -> str | None:
+    """Crash loops, failing starts and promotions end the term, if somebody else can lead (HAZARDS G 99); otherwise go on trying.
+
+    Counted within one term: who gave the key back and got it again, got it because nobody else could lead.
+    """
     if not another_can_lead(v) or v.policy.paused:
         return None
     if len(v.memory.crashes) >= CRASHES_TO_RESIGN:
         return f"Postgres crashed {len(v.memory.crashes)} times"
     if v.failed("start") >= FAILURES_TO_RESIGN:
         return f"Postgres failed to start {v.failed('start')} times"
+    if v.failed("promote") >= FAILURES_TO_RESIGN:
+        return f"Postgres failed to promote {v.failed('promote')} times"
+    if v.memory.start_took_too_long:
+        return "Postgres did not start within primary_start_timeout"
     if v.policy.primary_start_timeout_s == 0 and v.postgres.state is State.CRASHED:
         return "Postgres crashed and primary_start_timeout is 0"
     return None

@@ -6,11 +6,12 @@ from datetime import datetime
 
 from rivha.agent.brain.actions import GiveUp, HandOver, Nothing, PostgresVerdict, Promote, SetAside, Start, Stop, Verdict
 from rivha.agent.brain.actions import Restart as RestartAction
-from rivha.agent.brain.holding import another_can_lead
+from rivha.agent.brain.holding import FAILURES_TO_RESIGN, another_can_lead, why_restarting_is_hopeless
 from rivha.agent.brain.view import View
 from rivha.model import Data, FailoverRequest, Member, Role, State
 
 FAST_STOP_S = 30.0  # a hand-over's fast stop waits for walsenders; then it turns immediate
+PLANNED_STOP_S = 60.0  # how long a hand-over's or restart's own stop may take: it turns immediate by itself
 WRONG_CLUSTER = 4  # exit code, docs/operations.md
 
 
@@ -37,9 +38,13 @@ def leave_foreign_data_alone(v: View) -> PostgresVerdict | None:
 
 
 def kill_a_postgres_that_hangs(v: View) -> PostgresVerdict | None:
-    """A Postgres that answers nothing for hang_timeout serves nobody; it is treated as crashed (DESIGN 8)."""
+    """A Postgres that answers nothing for hang_timeout serves nobody; it is treated as crashed (DESIGN 8).
+
+    One that was elected and not promoted yet, too: nobody else can lead meanwhile. A planned stop is silent as well, and has its own limit.
+    """
     since = v.memory.silent_since
-    if since is not None and v.is_primary and v.now - since >= v.policy.hang_timeout_s and not v.busy_with("stop"):
+    patience_s = v.policy.hang_timeout_s + (PLANNED_STOP_S if v.busy_with("handover", "restart") else 0.0)
+    if since is not None and v.now - since >= patience_s and not v.busy_with("stop"):
         return Verdict(Stop(fast_s=0.0), f"Postgres has answered nothing for {v.now - since:.0f} s")
     return None
 
@@ -49,6 +54,13 @@ def give_up_a_start_that_takes_too_long(v: View) -> PostgresVerdict | None:
     since = v.memory.starting_since
     if since is not None and v.now - since > v.policy.primary_start_timeout_s and another_can_lead(v) and not v.busy_with("stop"):
         return Verdict(Stop(fast_s=0.0), f"Postgres has been starting for {v.now - since:.0f} s and another node can lead")
+    return None
+
+
+def stop_what_cannot_be_promoted(v: View) -> PostgresVerdict | None:
+    """The key is given back once no Postgres is left here: a promotion that failed may yet happen."""
+    if v.running and v.postgres.role is Role.STANDBY and v.failed("promote") >= FAILURES_TO_RESIGN and another_can_lead(v) and not v.busy:
+        return Verdict(Stop(fast_s=5.0), f"Postgres failed to promote {v.failed('promote')} times and another node can lead")
     return None
 
 
@@ -85,7 +97,7 @@ def start_what_is_down(v: View) -> PostgresVerdict | None:
     """A primary that died is started in place: no promotion, no new timeline (HAZARDS D 52). A standby is started to be promoted."""
     if not (v.down and v.has_data and v.may_retry("start", 10.0)) or v.stopping:
         return None
-    if v.memory.handed_over_term == v.term:
+    if v.memory.handed_over_term == v.term or why_restarting_is_hopeless(v):
         return None  # the lease question resigns now
     primary = v.postgres.role is Role.PRIMARY
     return Verdict(Start(primary, None, v.step_down_at), "starting Postgres in place" if primary else "starting Postgres to promote it")
@@ -120,6 +132,7 @@ LEADING = (
     give_up_a_start_that_takes_too_long,
     wait_for_the_job,
     hand_over_on_request,
+    stop_what_cannot_be_promoted,
     promote_the_elected,
     start_what_is_down,
     restart_on_request,

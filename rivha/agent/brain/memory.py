@@ -34,6 +34,7 @@ class Memory:
     crashes: tuple[float, ...] = ()  # when a primary's postmaster was found dead, within the last CRASH_WINDOW_S
     silent_since: float | None = None  # Postgres has a postmaster and answers nothing
     starting_since: float | None = None
+    start_took_too_long: bool = False  # it was given up after primary_start_timeout
     not_streaming_since: float | None = None
     job_seen_at: float | None = None  # the end of the last job that was folded in
     failures: Mapping[str, Failures] = field(default_factory=dict)  # by kind of job
@@ -66,6 +67,9 @@ def _of_the_cluster(v: View, m: Memory) -> Memory:
     if c.leader is None:
         return m
     names = frozenset(member.name for member in c.members)
+    if c.leader.name == v.me and c.leader.term != m.last_term:  # what ended the term before is no reason to end this one
+        failures = {kind: f for kind, f in m.failures.items() if kind not in ("start", "promote")}
+        m = replace(m, crashes=(), failures=failures, start_took_too_long=False)
     return replace(m, last_term=c.leader.term, last_leader=c.leader.name, last_members=names)
 
 
@@ -76,11 +80,13 @@ def _of_postgres(v: View, m: Memory) -> Memory:
     if m.primary_alive and p.state is State.CRASHED and not v.busy:
         crashes = (*crashes, v.now)
     standby = p.state is State.RUNNING and p.role is Role.STANDBY
+    given_up = m.starting_since is not None and not alive and v.now - m.starting_since > v.policy.primary_start_timeout_s
     return replace(
         m,
         crashes=crashes,
         primary_alive=(p.role is Role.PRIMARY) if alive else (m.primary_alive and v.busy),
         silent_since=_since(p.state is State.SILENT, m.silent_since, v.now),
+        start_took_too_long=(m.start_took_too_long or given_up) and p.state is not State.RUNNING,
         starting_since=_since(p.state is State.STARTING, m.starting_since, v.now),
         not_streaming_since=_since(standby and p.upstream is not None and not p.streaming, m.not_streaming_since, v.now),
     )
