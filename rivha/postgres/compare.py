@@ -64,7 +64,7 @@ async def compare(parts: Parts, upstream: Upstream) -> tuple[History, str]:
     return history.judge(timeline, end, past, leader.timeline, leader.lsn, leader.past)
 
 
-class _Cautious(Exception):  # noqa: N818  it is an answer
+class _Cautious(Exception):
     """The end of the WAL could not be read; so it may lie past anything."""
 
 

@@ -161,6 +161,21 @@ class Postmaster:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             await asyncio.sleep(POLL_S)
+        await asyncio.to_thread(self.forget_torn_pid_file)
+
+    def forget_torn_pid_file(self) -> None:
+        """Removes a postmaster.pid without a pid, which makes Postgres refuse to start: a full disk, or a kill while it was written.
+
+        Only to be called when no process of the directory is left. Blocking.
+        """
+        try:
+            path = Path(self._data_dir, "postmaster.pid")
+            if not path.read_bytes().strip():
+                path.unlink()
+        except FileNotFoundError:
+            pass
+        except OSError as e:
+            raise CommandFailed(f"cannot remove the empty {e.filename}: {e.strerror or e}") from e
 
     # ---- starting it
 

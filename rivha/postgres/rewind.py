@@ -36,9 +36,9 @@ async def rewind(parts: Parts, source: Upstream) -> None:
     await ask_leader(parts, source)  # a source that does not answer is found before the marker is set
     await parts.postmaster.kill_all()
     await asyncio.to_thread(parts.conf.read_back)
-    await asyncio.to_thread(parts.data.mark, "rewind")
     if not again:
         await _recover(parts, await parts.control(), found)
+    await asyncio.to_thread(parts.data.mark, "rewind")
     await asyncio.to_thread(_prepare, parts)
     await _pg_rewind(parts, source)
     await asyncio.to_thread(_finish, parts)
@@ -46,7 +46,10 @@ async def rewind(parts: Parts, source: Upstream) -> None:
 
 
 async def _recover(parts: Parts, control: ControlData, found: Contents) -> None:
-    """pg_rewind wants a directory that was shut down (HAZARDS D 53). Its own recovery would not keep the archive shut."""
+    """pg_rewind wants a directory that was shut down (HAZARDS D 53). Its own recovery would not keep the archive shut.
+
+    No marker yet: what is interrupted here is still a crashed directory like any other.
+    """
     if control.clean:
         return
     if found.standby or control.was_standby:
@@ -75,7 +78,8 @@ async def _pg_rewind(parts: Parts, source: Upstream) -> None:
     settings = parts.settings
     passfile = await asyncio.to_thread(parts.conf.write_passfile)
     target = conninfo.to_upstream(settings, source, settings.rewind_user, passfile, options="-c statement_timeout=0")
-    arguments = ["--target-pgdata", settings.data_dir, "--source-server", target]
+    # A half-rewound directory must not be "recovered": pg_rewind then refuses what it cannot take as it lies.
+    arguments = ["--target-pgdata", settings.data_dir, "--source-server", target, "--no-ensure-shutdown"]
     if parts.conf.restore_command():
         arguments.append("--restore-target-wal")
     if settings.config_dir and await parts.programs.version() >= 15:

@@ -112,6 +112,39 @@ async def test_postgres_starts_though_its_stale_pid_is_somebody_elses(newest: No
 
 
 @pytest.mark.real
+async def test_postgres_starts_though_its_pid_file_is_empty(newest: Nodes):
+    a = await newest.primary()
+    await a.server.stop(fast_s=0)
+    (a.data_dir / "postmaster.pid").write_text("")
+    assert (await a.status()).state is State.CRASHED
+    await a.server.start(primary=True, upstream=None)
+    assert (await a.status()).state is State.RUNNING
+
+
+@pytest.mark.real
+async def test_a_rewind_interrupted_in_its_recovery_leaves_a_crashed_directory(newest: Nodes):
+    a = await newest.primary()
+    b = await newest.standby(of=a)
+    await b.server.freeze()
+    await commit(a, "tail")
+    await a.server.stop(fast_s=0)
+    await b.server.promote()
+    await b.server.checkpoint()
+    rewinding = asyncio.create_task(a.server.rewind(b.upstream))
+
+    async def recovers() -> bool:
+        return rewinding.done() or bool(processes_of(a.settings.data_dir))
+
+    await eventually(recovers)
+    rewinding.cancel()
+    await asyncio.wait([rewinding])
+    await a.server.rewind(b.upstream)
+    await slots(b, "a")
+    await a.server.start(primary=False, upstream=b.upstream)
+    await eventually(a.streams)
+
+
+@pytest.mark.real
 async def test_the_postmaster_is_nobodys_child_and_has_a_session_of_its_own(newest: Nodes):
     a = await newest.primary()
     pid = (await a.status()).pid
