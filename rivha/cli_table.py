@@ -106,11 +106,15 @@ def footer(document: Mapping[str, object]) -> list[str]:
     if isinstance(request, dict):
         lines.append(f" Switchover scheduled at: {request.get('at')}")
         lines += [f"                    {word}: {request[word]}" for word in ("from", "to") if request.get(word)]
+    members = document.get("members")
+    for member in members if isinstance(members, list) else []:
+        if member.get("problem"):
+            lines.append(f" {member['name']}: {member['problem']}")
     complaints = document.get("complaints")
     if isinstance(complaints, list):
         lines += [f" Not readable in etcd: {complaint}" for complaint in complaints]
     if document.get("reason"):
-        lines.append(f" Nobody leads: {document['reason']}")
+        lines.append(f" Nobody leads: {str(document['reason']).removeprefix('nobody leads; ')}")
     return lines
 
 

@@ -158,6 +158,7 @@ class Member:
     paused: bool = False
     checkpoint_after_promote: bool | None = None  # False: promoted, the checkpoint is not finished; else None
     scheduled_restart: Mapping[str, object] | None = None
+    problem: str = ""  # for people: what is wrong with the node; Rivha's own field
     lease_id: int = 0
     revision: int = 0  # mod_revision of the key
 

@@ -6,13 +6,16 @@ Only the performer begins and cancels jobs. A job's end wakes the tick. What a j
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 
 import structlog
 
+from rivha.advice import advice, advised, brief
+from rivha.agent.brain.memory import UNANSWERED
 from rivha.agent.brain.view import Job
-from rivha.errors import RivhaError
+from rivha.errors import CommandFailed, PostgresUnavailable, RivhaError
 
 log = structlog.get_logger(__name__)
 
@@ -23,6 +26,8 @@ class JobSlot:
         self._wake = wake
         self._task: asyncio.Task[object] | None = None
         self.job: Job | None = None
+        self._failed: tuple[str, str, str] = ("", "", "")  # kind, subject and text of the failure told last
+        self._times = 0
 
     @property
     def busy(self) -> bool:
@@ -64,13 +69,33 @@ class JobSlot:
             self.job = replace(job, outcome="cancelled", detail="cancelled")
             log.info("job cancelled", job=job.kind, subject=job.subject, seconds=seconds)
         elif (error := task.exception()) is not None:
-            self.job = replace(job, outcome="failed", detail=str(error) or type(error).__name__)
-            bug = None if isinstance(error, (RivhaError, OSError)) else error
-            log.error("job failed", job=job.kind, subject=job.subject, seconds=seconds, error=self.job.detail, exc_info=bug)
+            result = UNANSWERED if isinstance(error, PostgresUnavailable) else ""
+            self.job = replace(job, outcome="failed", detail=_detail(error), result=result)
+            self._tell_failure(self.job, error, seconds)
         else:
-            result = task.result()
-            self.job = replace(job, outcome="done", result=result if isinstance(result, str) else "")
+            self._times = 0
+            said = task.result()
+            self.job = replace(job, outcome="done", result=said if isinstance(said, str) else "")
             log.info("job done", job=job.kind, subject=job.subject, seconds=seconds, result=self.job.result)
         if at_end is not None:
             at_end(self.job)
         self._wake()
+
+    def _tell_failure(self, job: Job, error: BaseException, seconds: float) -> None:
+        """All that the program said the first time; what merely goes on is told in a line."""
+        failure = (job.kind, job.subject, re.sub(r"[0-9]+", "#", job.detail))
+        self._times = self._times + 1 if failure == self._failed else 1
+        self._failed = failure
+        facts = {"job": job.kind, "subject": job.subject, "seconds": seconds}
+        if self._times > 1:
+            log.warning("job failed again", **facts, times=self._times, error=job.detail)
+            return
+        bug = None if isinstance(error, (RivhaError, OSError)) else error
+        log.error("job failed", **facts, error=str(error) or type(error).__name__, advice=advice(str(error)), exc_info=bug)
+
+
+def _detail(error: BaseException) -> str:
+    """One line for people: what failed, why, and what to do."""
+    whole = str(error) or type(error).__name__
+    said = brief(error.what, error.output) if isinstance(error, CommandFailed) else brief(whole)
+    return advised(said, whole)

@@ -18,8 +18,8 @@ from rivha.agent.job import JobSlot
 from rivha.agent.lease import Leases
 from rivha.dcs import writes
 from rivha.dcs.base import Dcs, Txn
-from rivha.errors import CannotRun, DcsUnavailable
-from rivha.model import Cluster, Outcome, Pledge, Resignation, Role
+from rivha.errors import CannotRun, CommandFailed, DcsUnavailable
+from rivha.model import Cluster, History, Outcome, Pledge, Resignation, Role
 from rivha.postgres.base import Postgres
 
 log = structlog.get_logger(__name__)
@@ -218,6 +218,8 @@ class Performer:
 
     async def _compare(self, v: View, action: do.Compare) -> str:
         history, text = await self.postgres.compare(action.leader)
+        if history is History.UNKNOWN:
+            raise CommandFailed(f"my history cannot be compared with that of {action.leader.name}", text)
         log.info("compared histories", leader=action.leader.name, result=history.value, why=text)
         return history.value
 

@@ -59,6 +59,8 @@ def _member_json(cluster: Cluster, member: Member, mode: str, end: Lsn) -> Json:
         document["scheduled_restart"] = dict(member.scheduled_restart)
     if member.tags:
         document["tags"] = dict(member.tags)
+    if member.problem:
+        document["problem"] = member.problem
     document["lsn"] = _shown(member_lsn(member))
     if not leads:
         document |= _lags(member, end)

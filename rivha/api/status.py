@@ -102,7 +102,7 @@ def _extras(view: View) -> Json:
         "pending_restart": bool(view.postgres.pending_restart),
         "pending_restart_reason": restart_reasons(view.postgres.pending_restart),
         "scheduled_restart": None if member is None else member.scheduled_restart,
-        "problem": view.postgres.problem,
+        "problem": view.problem,
     }
 
 

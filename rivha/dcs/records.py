@@ -123,6 +123,7 @@ class _Parser:
             paused=found.get("pause") is True,
             checkpoint_after_promote=False if found.get("checkpoint_after_promote") is False else None,
             scheduled_restart=field("scheduled_restart", _mapping),
+            problem=field("problem", _str) or "",
             lease_id=kv.lease_id,
             revision=kv.mod_revision,
         )
@@ -281,6 +282,7 @@ def member_text(m: Member) -> str:
         "timeline": m.timeline,
         "scheduled_restart": dict(m.scheduled_restart) if m.scheduled_restart is not None else None,
         "pause": True if m.paused else None,
+        "problem": m.problem or None,
         "checkpoint_after_promote": False if m.checkpoint_after_promote is False else None,
     }
     return _text(data | {key: value for key, value in optional.items() if value is not None})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rivha.agent.brain import actions as do
+from rivha.agent.brain.memory import Failures
 from rivha.model import Data, Role, State, Upstream
 from tests.build import ME, MEMBER_LEASE, NOW, PRIMARY, STANDBY, World, a_member, a_view, decided
 
@@ -178,6 +179,26 @@ def test_an_interrupted_rewind_is_never_started():
 
     assert postgres(w) == do.Rewind(DB1)
     assert isinstance(postgres(w.failures("rewind", 2)), do.SetAside)
+
+
+def test_a_rewind_whose_leader_did_not_answer_costs_the_directory_nothing():
+    """A wrong password or a broken network says nothing about what lies here."""
+    w = a_view().no_data(Data.UNFINISHED, "rewind").leader("db1")
+
+    assert postgres(w.remembers(failures={"rewind": Failures(9, NOW - 1000, unanswered=8)})) == do.Rewind(DB1)
+    assert isinstance(postgres(w.remembers(failures={"rewind": Failures(9, NOW - 1000, unanswered=7)})), do.SetAside)
+
+
+@pytest.mark.parametrize("world", [a_view().leads(), a_view().leader("db1"), a_view().leaderless()])
+def test_a_postgres_whose_directory_was_taken_away_is_stopped_before_anything_else(world: World):
+    for role in (PRIMARY, STANDBY):
+        assert isinstance(postgres(world.me(role, State.SILENT, data=Data.EMPTY)), do.Stop)
+
+
+@pytest.mark.parametrize("role", [PRIMARY, STANDBY, Role.UNKNOWN])
+def test_a_running_postgres_of_another_cluster_is_not_ours_to_stop(role: Role):
+    assert isinstance(postgres(a_view().me(role).leader("db1").etcd(initialize="1")), do.GiveUp)
+    assert isinstance(postgres(a_view().me(role).leaderless().etcd(initialize="1")), do.GiveUp)
 
 
 def test_unusable_data_is_left_alone():

@@ -75,7 +75,8 @@ def why_i_may_not_stand(v: View) -> str | None:
     if me.nofailover:
         return "tag nofailover"
     if not (v.running and p.role is Role.STANDBY):
-        return f"my Postgres is {p.state.value}"
+        problem = f": {v.problem}" if v.problem else ""
+        return f"my Postgres is {'no standby' if v.running else p.state.value}{problem}"
     if not v.data_is_of_this_cluster:
         return "my data directory belongs to another cluster"
     return _why_my_wal_does_not_do(v)

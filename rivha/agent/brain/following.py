@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from rivha.agent.brain.actions import Clone, Compare, Follow, Nothing, PostgresVerdict, Rewind, SetAside, Start, Stop, Verdict
-from rivha.agent.brain.leading import leave_foreign_data_alone, move_aside_an_unfinished_bootstrap, restart_on_request, wait_for_the_job
+from rivha.agent.brain.leading import (
+    leave_foreign_data_alone,
+    move_aside_an_unfinished_bootstrap,
+    restart_on_request,
+    stop_a_postgres_without_its_directory,
+    wait_for_the_job,
+)
 from rivha.agent.brain.view import View
 from rivha.model import Data, Role
 
 COMPARE_AFTER_S = 3.0  # a standby that has not streamed for so long may stand on another history
 COMPARE_AGAIN_S = 10.0
-REWINDS = 2  # failures before the directory is cloned anew
+REWINDS = 2  # failures, with a leader that answered, before the directory is cloned anew
 DEMOTE_FAST_S = 0.0  # somebody else may acknowledge already: no time for a polite stop
 
 
@@ -80,9 +86,9 @@ def mend_an_interrupted_rewind(v: View) -> PostgresVerdict | None:
     upstream = v.leader_upstream
     if v.postgres.data is not Data.UNFINISHED or upstream is None:
         return None
-    if v.failed("rewind") < REWINDS and v.policy.use_pg_rewind and v.may_retry("rewind"):
+    if v.spoiled("rewind") < REWINDS and v.policy.use_pg_rewind and v.may_retry("rewind"):
         return Verdict(Rewind(upstream), "a rewind was interrupted: rewinding again")
-    if v.failed("rewind") >= REWINDS or not v.policy.use_pg_rewind:
+    if v.spoiled("rewind") >= REWINDS or not v.policy.use_pg_rewind:
         return Verdict(SetAside("rewind-failed"), "the rewind does not succeed: moving the directory aside to clone anew")
     return Verdict(Nothing(), "waiting before rewinding again")
 
@@ -109,7 +115,7 @@ def rewind_what_diverged(v: View) -> PostgresVerdict | None:
     upstream = v.leader_upstream
     if not v.down or upstream is None or _compared(v) != "diverged":
         return None
-    if v.policy.use_pg_rewind and v.postgres.rewindable and v.failed("rewind") < REWINDS:
+    if v.policy.use_pg_rewind and v.postgres.rewindable and v.spoiled("rewind") < REWINDS:
         if not _leader_finished_its_checkpoint(v):
             return Verdict(Nothing(), f"waiting for {upstream.name}'s checkpoint before rewinding")
         if not v.may_retry("rewind"):
@@ -160,18 +166,18 @@ def stay_standby(v: View) -> PostgresVerdict | None:
     """Streaming, or on its way there."""
     if v.postgres.streaming:
         return Verdict(Nothing(), f"following {v.other_leader}")
-    reason = v.postgres.problem or (v.job.detail if v.job and v.job.outcome == "failed" else "")
-    return Verdict(Nothing(), f"following {v.other_leader}, not streaming ({v.postgres.state.value}{': ' + reason if reason else ''})")
+    return Verdict(Nothing(), f"following {v.other_leader}, not streaming: {v.problem or 'Postgres is ' + v.postgres.state.value}")
 
 
 FOLLOWING = (
+    leave_foreign_data_alone,
     step_down_for_the_leader,
     stop_a_promotion_that_lost_its_right,
     stop_when_the_agent_ends,
-    leave_foreign_data_alone,
     wait_for_the_job,
     wait_until_my_pledge_is_withdrawn,
     leave_what_cannot_be_used,
+    stop_a_postgres_without_its_directory,
     reinitialize_on_request,
     restart_on_request,
     wait_for_a_leader_that_can_be_reached,

@@ -37,6 +37,13 @@ def leave_foreign_data_alone(v: View) -> PostgresVerdict | None:
     return None
 
 
+def stop_a_postgres_without_its_directory(v: View) -> PostgresVerdict | None:
+    """Somebody removed or moved the directory under it: what it still writes is lost, and it would be in the way of a clone."""
+    if v.down or v.postgres.data is not Data.EMPTY or v.busy:
+        return None
+    return Verdict(Stop(fast_s=0.0), "the data directory is gone, and a Postgres still runs without it")
+
+
 def kill_a_postgres_that_hangs(v: View) -> PostgresVerdict | None:
     """A Postgres that answers nothing for hang_timeout serves nobody; it is treated as crashed (DESIGN 8).
 
@@ -122,12 +129,14 @@ def move_aside_an_unfinished_bootstrap(v: View) -> PostgresVerdict | None:
 def stay_primary(v: View) -> PostgresVerdict | None:
     """All is as it should be, or Postgres is on its way there."""
     words = {State.RUNNING: "primary", State.STARTING: "Postgres is starting", State.SILENT: "Postgres does not answer"}
-    return Verdict(Nothing(), f"I lead; {words.get(v.postgres.state, v.postgres.problem or 'Postgres is ' + v.postgres.state.value)}")
+    said = words.get(v.postgres.state, f"Postgres is {v.postgres.state.value}")
+    return Verdict(Nothing(), f"I lead; {said if v.problem in ('', said) else v.problem}")
 
 
 LEADING = (
     stop_before_my_lease_runs_out,
     leave_foreign_data_alone,
+    stop_a_postgres_without_its_directory,
     kill_a_postgres_that_hangs,
     give_up_a_start_that_takes_too_long,
     wait_for_the_job,

@@ -11,6 +11,7 @@ from rivha.model import Role, State
 if TYPE_CHECKING:
     from rivha.agent.brain.view import View
 
+UNANSWERED = "unanswered"  # the result of a job that failed because the Postgres that it asked did not answer
 CRASH_WINDOW_S = 120.0  # crashes are counted in a window: each restart may be quick while the disk is full (HAZARDS G 99)
 
 
@@ -20,6 +21,8 @@ class Failures:
 
     in_a_row: int
     last_at: float
+    unanswered: int = 0  # of these, how many found nobody to ask
+    why: str = ""  # the last one, for people
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class Memory:
     not_streaming_since: float | None = None
     job_seen_at: float | None = None  # the end of the last job that was folded in
     failures: Mapping[str, Failures] = field(default_factory=dict)  # by kind of job
-    history: str = ""  # what the last comparison with `compared_term`'s leader said: same, diverged, unknown
+    history: str = ""  # what the last comparison with `compared_term`'s leader said: same, diverged, unknown (it failed)
     compared_term: int = 0
     compared_at: float | None = None
     handed_over_term: int = 0  # I stopped my Postgres in this term to hand over
@@ -100,7 +103,8 @@ def _of_the_job(v: View, m: Memory) -> Memory:
     failures = dict(m.failures)
     before = failures.pop(j.kind, Failures(0, 0.0))
     if j.outcome == "failed":
-        failures[j.kind] = Failures(before.in_a_row + 1, j.ended_at)
+        unanswered = before.unanswered + (j.result == UNANSWERED)
+        failures[j.kind] = Failures(before.in_a_row + 1, j.ended_at, unanswered, j.detail)
     m = replace(m, job_seen_at=j.ended_at, failures=failures)
     if j.kind == "compare":
         return replace(m, history=j.result if j.outcome == "done" else "unknown", compared_term=j.term, compared_at=j.ended_at)

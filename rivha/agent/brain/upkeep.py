@@ -109,6 +109,7 @@ def describe(v: View, base: Member) -> Member:
         replication_state=streaming if standby and p.state is State.RUNNING else None,
         pending_restart=p.pending_restart,
         paused=v.policy.paused,
+        problem="" if v.busy or p.state is State.STARTING else v.problem,
         checkpoint_after_promote=False if v.checkpoint_pending else None,
     )
 
@@ -146,7 +147,7 @@ def _publishing(v: View, me: Member, h: Housekeeping) -> Iterator[Chore]:
     changed = h.published is None or _without_positions(me) != _without_positions(h.published)
     member = me if changed or vanished or (due and me != h.published) else None
     i_lead = v.i_lead and v.postgres.role is Role.PRIMARY and v.running
-    optime = v.postgres.wal_lsn or 0
+    optime = v.postgres.wal_lsn or h.optime  # a Postgres that refuses us does not tell
     slots = {**v.postgres.slots, **({h.my_slot: optime} if h.my_slot else {})}  # REFERENCE 1.18: the own member's too
     status = i_lead and (due or member is not None) and (optime != h.optime or slots != h.slots)
     if member is not None or status:

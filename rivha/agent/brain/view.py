@@ -44,8 +44,8 @@ class Job:
     term: int = 0  # the leadership for which it was begun
     ended_at: float | None = None
     outcome: str = ""  # "", done, failed, cancelled
-    result: str = ""  # of a comparison: same, diverged, unknown
-    detail: str = ""  # for people
+    result: str = ""  # of a comparison: same, diverged; of a failure: memory.UNANSWERED or ""
+    detail: str = ""  # for people: of a failure, what failed, why, and what to do
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,10 +197,27 @@ class View:
         failures = self.memory.failures.get(kind)
         return failures.in_a_row if failures else 0
 
+    def spoiled(self, kind: str) -> int:
+        """The same, but for the tries that found nobody to ask: those tell nothing about what lies here."""
+        failures = self.memory.failures.get(kind)
+        return failures.in_a_row - failures.unanswered if failures else 0
+
     def may_retry(self, kind: str, at_most_s: float = 60.0) -> bool:
         """After n failures in a row the next try waits 2^n half-seconds, `at_most_s` at the most."""
         failures = self.memory.failures.get(kind)
         return failures is None or self.now >= failures.last_at + min(0.5 * 2**failures.in_a_row, at_most_s)
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with this node, in a sentence for people; "" when nothing is known to be."""
+        if self.postgres.problem:
+            return self.postgres.problem
+        if self.cluster is None:
+            return "etcd does not answer this node"
+        if self.running and (self.postgres.streaming or self.i_lead):
+            return ""
+        latest = max(self.memory.failures.values(), key=lambda f: f.last_at, default=None)
+        return latest.why if latest else ""
 
     @property
     def data_is_of_this_cluster(self) -> bool:

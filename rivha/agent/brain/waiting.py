@@ -15,6 +15,7 @@ from rivha.agent.brain.leading import (
     move_aside_an_unfinished_bootstrap,
     promote_the_elected,
     restart_on_request,
+    stop_a_postgres_without_its_directory,
     stop_before_my_lease_runs_out,
     wait_for_the_job,
 )
@@ -63,16 +64,17 @@ def start_as_a_standby_of_nobody(v: View) -> PostgresVerdict | None:
 
 def hands_off(v: View) -> PostgresVerdict | None:
     """Nobody leads; what runs, runs on."""
-    problem = f": {v.postgres.problem}" if v.postgres.problem else ""
+    problem = f": {v.problem}" if v.problem else ""
     return Verdict(Nothing(), f"nobody leads; Postgres is {v.postgres.state.value}{problem}")
 
 
 LEADERLESS = (
     stop_before_my_lease_runs_out,
+    leave_foreign_data_alone,
     stop_a_primary_that_may_not_lead,
     stop_when_the_agent_ends,
-    leave_foreign_data_alone,
     wait_for_the_job,
+    stop_a_postgres_without_its_directory,
     leave_what_cannot_be_used,
     move_aside_an_unfinished_bootstrap,
     wait_for_somebody_to_clone_from,
