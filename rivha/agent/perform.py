@@ -159,6 +159,8 @@ class Performer:
             case do.Rewind(source):
                 return self._begin("rewind", lambda: self.postgres.rewind(source), subject=source.name)
             case do.Follow(upstream):
+                if v.busy_with("pledge"):
+                    await self.jobs.cancel()
                 return self._begin("follow", lambda: self.postgres.follow(upstream), subject=upstream.name if upstream else "")
             case do.Compare(leader, term):
                 return self._begin("compare", lambda: self._compare(v, action), subject=leader.name, term=term)

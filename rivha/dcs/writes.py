@@ -134,8 +134,12 @@ def rebind(c: Cluster, me: str, lease_id: int) -> Txn:
 
 
 def pledge(c: Cluster, p: Pledge) -> Txn:
-    """While it exists I stream from nobody and acknowledge nothing (DESIGN 6.2). Guard: the leadership given up on is the last."""
-    return Txn((_leader_as_read(c),), (Put(PLEDGES + p.name, pledge_text(p)),))
+    """While it exists I stream from nobody and acknowledge nothing (DESIGN 6.2).
+
+    Guards: the leadership given up on is the last, and `sync` as read. Every new leader writes `sync`: a pledge that was on its way, or
+    whose freeze took long, cannot be made once somebody has led since, though the key be gone again.
+    """
+    return Txn((_leader_as_read(c), _sync_as_read(c)), (Put(PLEDGES + p.name, pledge_text(p)),))
 
 
 def withdraw(c: Cluster, me: str) -> Txn:

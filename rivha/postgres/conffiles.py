@@ -79,8 +79,10 @@ class ConfFiles:
         """After a restart of the agent: whom this Postgres was told to follow. Once; later the state here is the newer one."""
         if self._read_back:
             return
-        self._read_back = True
         said = conf.read_conf(files.read(self._of("postgresql.conf")) or "")
+        if self._read_back:  # steered meanwhile
+            return
+        self._read_back = True
         facts = conninfo.parse(said.get("primary_conninfo", ""))
         if facts.get("host") and facts.get("port", "").isdigit():
             self.upstream = Upstream("", facts["host"], int(facts["port"]))

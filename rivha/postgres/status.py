@@ -6,6 +6,7 @@ It must never raise, never guess, and never take silence for a change of role (H
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -140,6 +141,9 @@ class Watcher:
                 found = self.parts.postmaster.look()
         except OSError:
             found = None
+        if found is not None:
+            with contextlib.suppress(OSError):
+                self.parts.conf.read_back()  # whom it was told to follow, before it can be asked
         return contents, found
 
     def _blocked_disk(self) -> PostgresStatus:
@@ -209,7 +213,8 @@ class Watcher:
             return replace(base, problem="Postgres is shutting down")
         if file.status != "ready":
             role = Role.STANDBY if contents.standby else self.role
-            return replace(base, state=State.STARTING, role=role, problem="Postgres is starting")
+            upstream = conninfo.address(self.parts.conf.primary_conninfo()) if contents.standby else None
+            return replace(base, state=State.STARTING, role=role, upstream=upstream, problem="Postgres is starting")
         try:
             async with asyncio.timeout(budget_s):
                 return await self._ask(base, file, budget_s)

@@ -259,5 +259,7 @@ def test_no_rule_is_unreachable(views: list[View]):
         "promote_whom_the_operator_named",
         "stop_what_cannot_be_promoted",
         "stop_a_postgres_without_its_directory",
+        "stop_what_is_unfinished",
+        "start_again_with_the_leader",
     }
     assert rules - set(fired) <= elsewhere

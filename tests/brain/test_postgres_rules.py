@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rivha.agent.brain import actions as do
@@ -333,3 +335,45 @@ def test_a_switchover_that_nobody_took_up_is_not_tried_again():
 
 def test_an_ending_agent_breaks_off_a_clone():
     assert isinstance(postgres(a_view().no_data().leader("db1").busy("clone").stopping()), do.Stop)
+
+
+# ---- what an earlier agent, or an earlier leader, left behind
+
+
+@pytest.mark.parametrize("world", [a_view().me(), a_view().me().leader("db1"), a_view().me().leads()])
+@pytest.mark.parametrize("unfinished", ["clone", "rewind", "bootstrap"])
+def test_what_runs_on_an_unfinished_directory_is_stopped_and_never_elected(world: World, unfinished: str):
+    """An agent killed during a rewind's crash recovery leaves a Postgres running that holds a diverged tail."""
+    if world.lease is None and world.cluster is not None and world.cluster.leader is None:
+        world = world.leaderless(60.0)
+    world.status = replace(world.status, data=Data.UNFINISHED, unfinished=unfinished)
+
+    assert isinstance(postgres(world), do.Stop)
+    assert not isinstance(decided(world).lease.action, do.MakePledge | do.Win)
+
+
+def test_a_standby_that_starts_with_a_dead_upstream_is_started_again_with_the_leader():
+    """It waits for WAL that only the dead one had promised; its start would last for ever."""
+    w = a_view().me(STANDBY, State.STARTING, upstream="10.0.0.3:5432").leader("db1").busy("start", "db3")
+
+    assert postgres(w.remembers(starting_since=NOW - 5)) == do.Nothing()
+    assert postgres(w.remembers(starting_since=NOW - 15)) == do.Stop(fast_s=10.0)
+
+
+def test_a_standby_that_replays_for_long_before_it_follows_the_leader_is_left_alone():
+    w = a_view().me(STANDBY, State.STARTING, upstream="10.0.0.1:5432").leader("db1").remembers(starting_since=NOW - 3000)
+
+    assert postgres(w) == do.Nothing()
+    assert postgres(w.busy("start", "db1")) == do.Nothing()
+
+
+def test_a_freeze_that_takes_long_gives_way_to_the_leader_in_office():
+    w = a_view().me().leader("db1").busy("pledge")
+
+    assert postgres(w) == do.Follow(DB1)
+    assert postgres(w.pledged()) == do.Nothing()
+
+
+def test_a_paused_leader_is_not_reinitialized():
+    """The API refuses, but a wish may have been filed before this node led."""
+    assert postgres(a_view().me(PRIMARY).leads().paused().wish("reinitialize")) == do.Nothing()

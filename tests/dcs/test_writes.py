@@ -160,6 +160,17 @@ def test_the_holder_that_came_back_first_refuses_the_candidate_that_was_about_to
     assert not store.commit(writes.win(about_to_win, "b", B_LEASE))
 
 
+def test_a_pledge_that_took_long_is_refused_once_somebody_has_led_since(store: Store) -> None:
+    """The key was gone when the freeze began and is gone now; in between another led, and its writes are not in the frozen WAL."""
+    store.expire(A_LEASE)
+    pledge(store, "b")
+    seen = store.cluster()
+    assert store.commit(writes.win(seen, "b", B_LEASE))
+    store.expire(B_LEASE)
+
+    assert not store.commit(writes.pledge(seen, Pledge("c", 3, 1, 7)))
+
+
 @pytest.mark.parametrize("key_is_gone", [True, False])
 def test_a_win_by_pledges_with_the_key_at_its_term_or_gone(store: Store, key_is_gone: bool) -> None:
     pledge(store, "b", lsn=9)
@@ -294,8 +305,8 @@ def test_nobody_resigns_releases_or_rebinds_for_another(store: Store) -> None:
 
 
 def test_an_unreadable_sync_stops_every_change_of_leadership(store: Store) -> None:
-    store.put("sync", "garbage")
     pledge(store, "b")
+    store.put("sync", "garbage")
     assert not store.commit(writes.win(store.cluster(), "b", B_LEASE))
     store.expire(A_LEASE)
     assert not store.commit(writes.win(store.cluster(), "b", B_LEASE))

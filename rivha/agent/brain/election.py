@@ -77,6 +77,8 @@ def why_i_may_not_stand(v: View) -> str | None:
     if not (v.running and p.role is Role.STANDBY):
         problem = f": {v.problem}" if v.problem else ""
         return f"my Postgres is {'no standby' if v.running else p.state.value}{problem}"
+    if not v.has_data:
+        return "my data directory is unfinished or cannot be used"
     if not v.data_is_of_this_cluster:
         return "my data directory belongs to another cluster"
     return _why_my_wal_does_not_do(v)

@@ -8,6 +8,7 @@ from rivha.agent.brain.leading import (
     move_aside_an_unfinished_bootstrap,
     restart_on_request,
     stop_a_postgres_without_its_directory,
+    stop_what_is_unfinished,
     wait_for_the_job,
 )
 from rivha.agent.brain.view import View
@@ -16,6 +17,7 @@ from rivha.model import Data, Role
 COMPARE_AFTER_S = 3.0  # a standby that has not streamed for so long may stand on another history
 COMPARE_AGAIN_S = 10.0
 REWINDS = 2  # failures, with a leader that answered, before the directory is cloned anew
+STARTING_ELSEWHERE_S = 10.0  # a standby that was told to follow somebody else gets so long to start all the same
 DEMOTE_FAST_S = 0.0  # somebody else may acknowledge already: no time for a polite stop
 
 
@@ -35,6 +37,24 @@ def stop_a_promotion_that_lost_its_right(v: View) -> PostgresVerdict | None:
     return None
 
 
+def follow_rather_than_pledge(v: View) -> PostgresVerdict | None:
+    """Freezing takes as long as replay does, an apply delay of hours included; with a leader in office there is nothing to stand for."""
+    upstream = v.leader_upstream
+    if not v.busy_with("pledge") or v.my_pledge is not None or upstream is None or not v.leader_is_writable:
+        return None
+    return Verdict(Follow(upstream), f"{v.other_leader} leads: following instead of standing for election")
+
+
+def start_again_with_the_leader(v: View) -> PostgresVerdict | None:
+    """A standby that is not consistent yet waits for the WAL of whom it was told to follow: for ever, if that one is gone for good."""
+    since, upstream = v.memory.starting_since, v.leader_upstream
+    if since is None or upstream is None or v.is_primary or not v.leader_is_writable or v.now - since < STARTING_ELSEWHERE_S:
+        return None
+    if v.postgres.upstream == upstream.address or (v.busy and not v.busy_with("start", "restart")):
+        return None
+    return Verdict(Stop(fast_s=10.0), f"Postgres has been starting for {v.now - since:.0f} s and waits for another than {upstream.name}")
+
+
 def stop_when_the_agent_ends(v: View) -> PostgresVerdict | None:
     """Like Patroni, ending the agent ends Postgres, unless the cluster is paused."""
     if not v.stopping or v.policy.paused:
@@ -49,7 +69,7 @@ def stop_when_the_agent_ends(v: View) -> PostgresVerdict | None:
 def reinitialize_on_request(v: View) -> PostgresVerdict | None:
     """An operator's `rivhactl reinit`: the data is moved aside, and what follows is the clone of an empty node."""
     wish = v.wish("reinitialize")
-    if wish is not None:
+    if wish is not None and v.other_leader is not None:
         return Verdict(SetAside("reinit", wish.number), "an operator asked to clone this node anew")
     return None
 
@@ -174,8 +194,11 @@ FOLLOWING = (
     step_down_for_the_leader,
     stop_a_promotion_that_lost_its_right,
     stop_when_the_agent_ends,
+    start_again_with_the_leader,
+    follow_rather_than_pledge,
     wait_for_the_job,
     wait_until_my_pledge_is_withdrawn,
+    stop_what_is_unfinished,
     leave_what_cannot_be_used,
     stop_a_postgres_without_its_directory,
     reinitialize_on_request,

@@ -79,6 +79,13 @@ def wait_for_the_job(v: View) -> PostgresVerdict | None:
     return None
 
 
+def stop_what_is_unfinished(v: View) -> PostgresVerdict | None:
+    """An agent that died during a bootstrap, clone or rewind left it running: nobody may write to it, elect it or stream with it."""
+    if v.postgres.data is Data.UNFINISHED and not v.down and not v.bootstrap_is_mine:
+        return Verdict(Stop(fast_s=10.0), f"Postgres runs on an unfinished {v.postgres.unfinished}")
+    return None
+
+
 def hand_over_on_request(v: View) -> PostgresVerdict | None:
     """An operator's switchover, or failover away from a leader that lives; and my own end."""
     if v.cluster is None or not (v.running and v.is_primary and v.key_is_mine):
@@ -94,7 +101,7 @@ def hand_over_on_request(v: View) -> PostgresVerdict | None:
 
 def promote_the_elected(v: View) -> PostgresVerdict | None:
     """I lead and my Postgres is still a standby; the lease must outlive the promotion."""
-    if not (v.running and v.postgres.role is Role.STANDBY and v.i_lead and v.may_retry("promote", 2.0)):
+    if not (v.running and v.postgres.role is Role.STANDBY and v.has_data and v.i_lead and v.may_retry("promote", 2.0)):
         return None
     assert v.step_down_at is not None
     return Verdict(Promote(v.term, v.step_down_at), "I was elected")
@@ -140,6 +147,7 @@ LEADING = (
     kill_a_postgres_that_hangs,
     give_up_a_start_that_takes_too_long,
     wait_for_the_job,
+    stop_what_is_unfinished,
     hand_over_on_request,
     stop_what_cannot_be_promoted,
     promote_the_elected,

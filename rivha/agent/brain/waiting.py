@@ -17,6 +17,7 @@ from rivha.agent.brain.leading import (
     restart_on_request,
     stop_a_postgres_without_its_directory,
     stop_before_my_lease_runs_out,
+    stop_what_is_unfinished,
     wait_for_the_job,
 )
 from rivha.agent.brain.view import View
@@ -75,6 +76,7 @@ LEADERLESS = (
     stop_when_the_agent_ends,
     wait_for_the_job,
     stop_a_postgres_without_its_directory,
+    stop_what_is_unfinished,
     leave_what_cannot_be_used,
     move_aside_an_unfinished_bootstrap,
     wait_for_somebody_to_clone_from,
