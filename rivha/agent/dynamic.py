@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import structlog
 
-from rivha import config as configuration
-from rivha.config import Config
+from rivha import config_dynamic
 from rivha.model import Policy
 from rivha.postgres import files
 from rivha.postgres.base import Postgres
@@ -25,11 +24,19 @@ CACHE = "patroni.dynamic.json"
 
 
 class Dynamic:
-    def __init__(self, config: Config, postgres: Postgres) -> None:
-        self.config = config
-        self._postgres = postgres
-        self._cache = Path(config.postgres.data_dir) / CACHE
-        self._from_dcs: Mapping[str, object] | None = _cached(self._cache)
+    """`local`: the node's own `postgresql` section; `bootstrap`: bootstrap.dcs; `cached`: the last known configuration, if any."""
+
+    def __init__(
+        self,
+        local: Mapping[str, object],
+        bootstrap: Mapping[str, object],
+        postgres: Postgres,
+        cached: Mapping[str, object] | None,
+        keep: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self.local, self.bootstrap = local, bootstrap
+        self._postgres, self._keep = postgres, keep
+        self._from_dcs = cached
         self._complaints: tuple[str, ...] = ()
         self.effective: Mapping[str, object] = {}
         self.policy = Policy()
@@ -38,13 +45,13 @@ class Dynamic:
     @property
     def shared(self) -> dict[str, object]:
         """What etcd's `config` is, was last, or is to become."""
-        return dict(self._from_dcs if self._from_dcs is not None else self.config.bootstrap_dcs)
+        return dict(self._from_dcs if self._from_dcs is not None else self.bootstrap)
 
     def recompute(self) -> None:
         """After a change of etcd's configuration or of the file."""
-        self.effective = configuration.dynamic(self.config, self._from_dcs)
-        self.policy = configuration.policy(self.effective, self.policy)
-        complaints = configuration.complaints(self.effective)
+        self.effective = config_dynamic.effective(self.local, self.shared)
+        self.policy = config_dynamic.policy(self.effective, self.policy)
+        complaints = config_dynamic.complaints(self.effective)
         if complaints != self._complaints:
             for complaint in complaints:
                 log.warning("dynamic configuration", problem=complaint)
@@ -61,18 +68,27 @@ class Dynamic:
     async def apply(self, *, reload: bool = True) -> Mapping[str, object]:
         """Puts it in force in Postgres's files, and keeps a copy beside them. Answers etcd's part of it."""
         await self._postgres.configure(self.effective, reload=reload)
-        await asyncio.to_thread(self._keep)
+        await self._keep(json.dumps(self.shared, default=str))
         return self.shared
 
-    def _keep(self) -> None:
+
+class Cache:
+    """`patroni.dynamic.json` in the data directory."""
+
+    def __init__(self, data_dir: str) -> None:
+        self._path = Path(data_dir) / CACHE
+
+    def read(self) -> Mapping[str, object] | None:
+        try:
+            found = json.loads(self._path.read_text())
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    async def keep(self, text: str) -> None:
+        await asyncio.to_thread(self._write, text)
+
+    def _write(self, text: str) -> None:
         """Only where there is a data directory to keep it in: nothing is made that initdb or a clone would trip over."""
-        if self._cache.parent.joinpath("PG_VERSION").exists():
-            files.write(str(self._cache), json.dumps(self.shared, default=str))
-
-
-def _cached(path: Path) -> Mapping[str, object] | None:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+        if self._path.with_name("PG_VERSION").exists():
+            files.write(str(self._path), text)
