@@ -149,3 +149,11 @@ async def commit(primary: Node, table: str) -> None:
 
 async def has(node: Node, table: str) -> bool:
     return await node.sql("SELECT to_regclass($1) IS NOT NULL", table)
+
+
+async def take_over(standby: Node, *followers: str) -> None:
+    """What the agent does of a failover on the winner."""
+    await standby.server.freeze()
+    await standby.server.promote()
+    await slots(standby, *followers)
+    await standby.server.checkpoint()

@@ -1,0 +1,174 @@
+"""The contract of rivha.postgres.base.Postgres where histories part: compare and rewind, on real servers."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from rivha.errors import CommandFailed, RivhaError
+from rivha.model import Data, History, Role, State
+from tests.postgres.nodes import Nodes, caught_up, commit, eventually, has, take_over
+from tests.postgres.versions import nodes
+
+__all__ = ["nodes"]
+pytestmark = pytest.mark.real
+
+
+# ---- compare
+
+
+async def test_a_standby_that_is_behind_has_the_leaders_history(nodes: Nodes):
+    a = await nodes.primary()
+    b = await nodes.standby(of=a)
+    await b.server.freeze()
+    await commit(a, "t")
+    assert (await b.server.compare(a.upstream))[0] is History.SAME
+    await b.server.stop(fast_s=30)
+    assert (await b.server.compare(a.upstream))[0] is History.SAME
+
+
+async def test_after_a_clean_switchover_the_old_primary_may_follow(nodes: Nodes):
+    a = await nodes.primary()
+    b = await nodes.standby(of=a)
+    await commit(a, "t")
+    await a.server.stop(fast_s=30)
+    await take_over(b, "a")
+    history, text = await a.server.compare(b.upstream)
+    assert history is History.SAME, text
+    await a.server.start(primary=False, upstream=b.upstream)
+    await eventually(a.streams)
+    assert (await a.status()).timeline == 2
+
+
+async def test_a_killed_primary_with_a_tail_of_its_own_diverged(nodes: Nodes):
+    a = await nodes.primary()
+    b = await nodes.standby(of=a)
+    await b.server.freeze()
+    await commit(a, "tail")
+    await take_over(b, "a")
+    history, text = await a.server.compare(b.upstream)
+    assert history is History.DIVERGED, text
+    await a.server.stop(fast_s=0)
+    history, text = await a.server.compare(b.upstream)
+    assert history is History.DIVERGED, text
+
+
+async def test_a_standby_past_the_point_where_the_leader_turned_off_diverged(nodes: Nodes):
+    a = await nodes.primary()
+    b = await nodes.standby(of=a, name="b")
+    c = await nodes.standby(of=a, name="c")
+    await b.server.freeze()
+    await commit(a, "only_c_got_it")
+    await caught_up(c, a)
+    await a.server.stop(fast_s=0)
+    await take_over(b, "c")
+    assert (await c.server.compare(b.upstream))[0] is History.DIVERGED
+    await c.server.stop(fast_s=30)
+    assert (await c.server.compare(b.upstream))[0] is History.DIVERGED
+
+
+async def test_a_second_history_on_the_same_timeline_number_diverged(nodes: Nodes):
+    a = await nodes.primary()
+    b = await nodes.standby(of=a, name="b")
+    c = await nodes.standby(of=a, name="c")
+    await c.server.freeze()
+    await commit(a, "only_b_got_it")
+    await caught_up(b, a)
+    await take_over(b)
+    await c.server.promote()
+    await b.server.stop(fast_s=0)
+    history, text = await b.server.compare(c.upstream)
+    assert history is History.DIVERGED, text
+
+
+async def test_a_crash_right_after_a_promotion_is_seen_as_the_new_timeline(nodes: Nodes):
+    a = await nodes.primary()
+    b = await nodes.standby(of=a)
+    await b.server.freeze()
+    await b.server.promote()
+    b.kill_postmaster()
+    await b.server.stop(fast_s=0)
+    assert (await b.status()).timeline == 2
+    history, text = await b.server.compare(a.upstream)
+    assert history is History.DIVERGED, text
+
+
+async def test_nothing_is_said_about_a_leader_that_does_not_answer(nodes: Nodes):
+    a = await nodes.primary()
+    b = await nodes.standby(of=a)
+    await a.server.stop(fast_s=0)
+    history, text = await b.server.compare(a.upstream)
+    assert history is History.UNKNOWN
+    assert a.upstream.address in text
+
+
+# ---- rewind
+
+
+async def test_a_diverged_tail_is_rewound_and_streaming_goes_on(nodes: Nodes):
+    a = await nodes.primary()
+    b = await nodes.standby(of=a)
+    await commit(a, "kept")
+    await caught_up(b, a)
+    await b.server.freeze()
+    await commit(a, "tail")
+    await a.server.stop(fast_s=0)
+    await take_over(b, "a")
+    await commit(b, "new")
+    await a.server.rewind(b.upstream)
+    status = await a.status()
+    assert (status.state, status.data, status.role) == (State.STOPPED, Data.VALID, Role.STANDBY)
+    await a.server.start(primary=False, upstream=b.upstream)
+    await eventually(a.streams)
+    await caught_up(a, b)
+    assert [await has(a, table) for table in ("kept", "tail", "new")] == [True, False, True]
+    assert await a.sql("SHOW port") == str(a.settings.port)
+
+
+async def test_a_rewind_that_is_interrupted_is_never_started_but_rewound_again(nodes: Nodes):
+    a = await nodes.primary()
+    b = await nodes.standby(of=a)
+    await b.server.freeze()
+    await commit(a, "tail")
+    await a.server.stop(fast_s=0)
+    await take_over(b, "a")
+    rewinding = asyncio.create_task(a.server.rewind(b.upstream))
+
+    async def begun() -> bool:
+        return (await a.status()).data is Data.UNFINISHED
+
+    await eventually(begun)
+    rewinding.cancel()
+    await asyncio.wait([rewinding])
+    status = await a.again().status()
+    assert (status.data, status.unfinished) == (Data.UNFINISHED, "rewind")
+    for primary in (True, False):
+        with pytest.raises(CommandFailed, match="interrupted"):
+            await a.server.start(primary=primary, upstream=None)
+    await a.server.rewind(b.upstream)
+    await a.server.start(primary=False, upstream=b.upstream)
+    await eventually(a.streams)
+    assert not await has(a, "tail")
+
+
+async def test_a_rewind_that_cannot_begin_changes_nothing(nodes: Nodes):
+    a = await nodes.primary()
+    b = await nodes.standby(of=a)
+    await a.server.stop(fast_s=30)
+    await b.server.stop(fast_s=30)
+    with pytest.raises(RivhaError, match="does not answer"):
+        await a.server.rewind(b.upstream)
+    assert (await a.status()).data is Data.VALID
+
+
+async def test_what_was_rewound_in_vain_can_be_cloned(nodes: Nodes):
+    a = await nodes.primary()
+    b = await nodes.standby(of=a)
+    await b.server.stop(fast_s=30)
+    (b.data_dir / "rivha.unfinished.rewind").touch()
+    assert (await b.status()).data is Data.UNFINISHED
+    await b.server.clone(a.upstream)
+    await b.server.start(primary=False, upstream=a.upstream)
+    await eventually(b.streams)
+    assert [p for p in b.data_dir.parent.iterdir() if p.name.startswith("b.unfinished.")]
