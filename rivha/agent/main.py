@@ -133,7 +133,7 @@ class Agent:
             reading = await self.dcs.read(self.dynamic.policy.retry_timeout_s)
         except DcsUnavailable as error:
             log.warning("etcd does not answer yet: whether the name is taken is asked when it does", error=str(error))
-            self.core.tick.admitted = False
+            self.core.tick.admit = self._refuse_a_namesake
             return
         await self._refuse_a_namesake(records.cluster(reading))
 

@@ -60,7 +60,7 @@ class Observer:
         if (cluster is None) != self._silent:
             self._silent = cluster is None
             if self._silent:
-                log.warning("etcd does not answer", error=error)
+                log.warning("etcd does not answer; is it up, and is etcd3.hosts right?", error=error)
             else:
                 log.info("etcd answers", revision=cluster.revision if cluster else 0)
         if cluster is not None and cluster.complaints != self._complaints:

@@ -6,7 +6,7 @@ The tick itself renews the lease: if it stops, the lease ends and the fence fire
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -24,7 +24,7 @@ from rivha.agent.journal import Entry, Journal
 from rivha.agent.lease import Leases
 from rivha.agent.observe import Observer
 from rivha.agent.perform import Performer
-from rivha.model import Member, Outcome, Policy
+from rivha.model import Cluster, Member, Outcome, Policy
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +75,8 @@ class Tick:
     measured: Callable[[View, float], None]  # metrics: a view and what its tick cost in seconds
     memory: Memory = field(default_factory=Memory)
     stopping: bool = False
+    # Set when etcd was silent as the agent began: raises CannotRun if another agent of my name runs, within some seconds.
+    admit: Callable[[Cluster], Awaitable[None]] | None = None
     checkpoint_pending: Callable[[], bool] = lambda: False
     scheduled_restart: Callable[[], Mapping[str, object] | None] = lambda: None
     _gist: tuple[str, ...] = ()
@@ -101,6 +103,10 @@ class Tick:
         """One tick. The second value: something was done whose effect the next look will show, so look at once."""
         began = self.clock()
         view = await self._look()
+        if self.admit is not None and view.cluster is not None:
+            await self.admit(view.cluster)
+            self.admit = None
+            view = await self._look()
         decision = decide(view)
         self._tell(Entry(began, self.wall(), view, decision, 0.0))
         self.desk.out_of_routing = view.busy_with("stop", "handover") or self.fence.firing

@@ -6,6 +6,7 @@ It must never wait for etcd or Postgres to answer a GET, and never let one clien
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Mapping
@@ -51,6 +52,10 @@ class Api:
     def port(self) -> int:
         """Where it listens; of use when the settings say 0."""
         return int(self._sockets[0].getsockname()[1])
+
+    @property
+    def serving(self) -> bool:
+        return bool(self._sockets)
 
     @property
     def scheduled_restart(self) -> Mapping[str, object] | None:
@@ -194,7 +199,8 @@ async def _listen(settings: RestSettings) -> list[socket.socket]:
         server = await loop.create_server(asyncio.Protocol, host, settings.listen_port, backlog=BACKLOG, start_serving=False)
     except OSError as error:
         hint = "stop what listens there (ss -ltnp shows it) or change restapi.listen"
-        raise CannotRun(f"restapi.listen: cannot listen on {where}: {error.strerror or error}; {hint}", tls.EXIT_CODE) from error
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)  # asyncio's own text repeats the address
+        raise CannotRun(f"restapi.listen: cannot listen on {where}: {why}; {hint}", tls.EXIT_CODE) from error
     listeners = [listener.dup() for listener in server.sockets]
     server.close()
     return listeners

@@ -102,6 +102,8 @@ def failure_of(error: BaseException) -> Failure:
     number = error.errno if isinstance(error, OSError) else None
     # asyncio's own texts repeat the address and leave out the reason; a positive errno is the system's
     text = os.strerror(number) if number and number > 0 and not isinstance(error, aiohttp.ClientSSLError) else str(error)
+    if isinstance(error, OSError) and error.errno is None and error.strerror:
+        text = error.strerror  # what str() makes of it begins with "[Errno None]"
     return Failure(text or type(error).__name__, sent=not unsent)
 
 

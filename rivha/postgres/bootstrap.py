@@ -20,6 +20,7 @@ from rivha.errors import CommandFailed, RivhaError
 from rivha.model import Data
 from rivha.postgres import conf, files, roles, stopping
 from rivha.postgres.command import clean_environment, run
+from rivha.postgres.neighbours import refuse_taken_port
 from rivha.postgres.parts import Parts
 from rivha.postgres.starting import bring_up
 
@@ -39,6 +40,7 @@ async def bootstrap(parts: Parts) -> str:
         log.warning("moved an unfinished data directory aside", to=await asyncio.to_thread(parts.data.set_aside, "failed"))
     elif found.data is not Data.EMPTY:
         raise CommandFailed(found.problem or f"{parts.settings.data_dir} is not empty; a new cluster is only made in an empty directory")
+    await asyncio.to_thread(refuse_taken_port, parts.settings)  # known before a directory is filled
     done = False
     try:
         await _initdb(parts)
@@ -56,6 +58,9 @@ async def _give_up(parts: Parts) -> None:
     with contextlib.suppress(RivhaError):
         await stopping.stop(parts, fast_s=0, quit_s=1.0)
         await asyncio.to_thread(parts.data.drop_staging)
+        if await asyncio.to_thread(parts.data.holds_nothing):
+            await asyncio.to_thread(parts.data.unmark)
+            return
         where = await asyncio.to_thread(parts.data.set_aside, "failed")
         log.error("bootstrap failed", data_directory_is_now=where)
 

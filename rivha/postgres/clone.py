@@ -49,7 +49,8 @@ async def clone(parts: Parts, source: Upstream) -> None:
                 await _custom(parts, source, passfile, method, section)
         except CommandFailed as e:
             said.append(f"{method}: {e}")
-            log.warning("a clone method failed", method=method, source=source.name, error=str(e))
+            if len(parts.settings.create_replica_methods) > 1:
+                log.warning("a clone method failed", method=method, source=source.name, error=str(e))
             continue
         await asyncio.to_thread(_finish, parts)
         return

@@ -127,6 +127,13 @@ class DataDir:
             return f"{self.path} belongs to user {facts.st_uid}, but Rivha runs as {os.geteuid()}: chown it"
         return ""
 
+    def holds_nothing(self) -> bool:
+        """Nothing but our marker. Raises CommandFailed."""
+        try:
+            return all(name == "lost+found" or name.startswith((".", MARKER)) for name in os.listdir(self.path))
+        except OSError as e:
+            raise CommandFailed(f"cannot look into {self.path}: {e.strerror or e}") from e
+
     # ---- the marker
 
     def marked(self, names: set[str]) -> str:

@@ -6,6 +6,7 @@ import asyncio
 
 from rivha.errors import CommandFailed
 from rivha.model import Data, Upstream
+from rivha.postgres.neighbours import refuse_taken_port
 from rivha.postgres.parts import Parts, refuse_unless_valid
 from rivha.postgres.process import POLL_S, log_of, rotate, tail
 
@@ -31,6 +32,7 @@ async def start(parts: Parts, *, primary: bool, upstream: Upstream | None, keep_
 async def bring_up(parts: Parts, *, standby: bool) -> None:
     """The part of `start` that asks no questions. Whom to follow is in `parts.conf`."""
     await parts.postmaster.kill_all()  # children of a dead postmaster keep its shared memory, and may still write
+    await asyncio.to_thread(refuse_taken_port, parts.settings)
     await asyncio.to_thread(_prepare, parts, standby)
     control = await parts.control() if standby else None
     log = await asyncio.to_thread(log_of, parts.settings.data_dir)

@@ -15,12 +15,14 @@ from typing import Any
 
 import asyncpg
 
+from rivha.advice import advised
 from rivha.errors import CommandFailed, PostgresUnavailable
 from rivha.model import Data, PostgresStatus, Replication, Role, State, parse_lsn
 from rivha.postgres import conninfo
 from rivha.postgres.controldata import ControlData
 from rivha.postgres.datadir import Contents
 from rivha.postgres.link import NotYet, Refused
+from rivha.postgres.neighbours import why_nothing_streams
 from rivha.postgres.parts import Parts
 from rivha.postgres.process import PidFile
 
@@ -59,7 +61,8 @@ FROM pg_settings s WHERE pending_restart
 UNION ALL SELECT name, setting, '' FROM pg_settings WHERE name = ANY($1::text[])
 """
 LASTS_S = 0.25  # a receiver that was refused lives for milliseconds
-TIMELINE_EVERY_S = 10.0  # how often a standby that streams from nobody is asked for its timeline, by psql
+DRY_S = 3.0  # after so long without a stream the upstream is asked why; before, it is a failover's ordinary course
+TIMELINE_EVERY_S = 4.0  # how often a standby that streams from nobody is asked for its timeline, by psql
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,8 @@ class Watcher:
     _timeline_at: float | None = None
     _asking: asyncio.Task[None] | None = None
     _receiver: tuple[int, float] | None = None  # a WAL receiver that has heard nothing yet, and when it was first seen
+    _dry_since: float | None = None  # a standby has streamed nothing since then
+    _upstream_says: str = ""  # why, for people
     last: PostgresStatus | None = None
 
     async def look(self, budget_s: float) -> PostgresStatus:
@@ -98,6 +103,9 @@ class Watcher:
             return self._blocked_disk()
         if file is None and self.parts.postmaster.alive:
             file = self._without_file()
+            if contents.data is Data.EMPTY:
+                gone = f"{self.parts.settings.data_dir} is gone, but its Postgres (pid {file.pid}) still runs without it"
+                contents = replace(contents, problem=gone)
         if file is None:
             self.dropped()
             self.last = await self._down(contents, max(end - self.parts.clock(), 0.1))
@@ -106,8 +114,8 @@ class Watcher:
             self.dropped()
             self._pid = file.pid
         self.parts.postmaster.watch(file.pid)
-        status = await self._up(contents, file, max(end - self.parts.clock(), 0.05))
-        self.last = replace(status, data=contents.data, problem=status.problem or contents.problem, unfinished=contents.unfinished)
+        status = await self._up(contents, file, end)
+        self.last = replace(status, data=contents.data, problem=contents.problem or status.problem, unfinished=contents.unfinished)
         return self.last
 
     def dropped(self) -> None:
@@ -196,7 +204,7 @@ class Watcher:
 
     # ---- with a postmaster
 
-    async def _up(self, contents: Contents, file: PidFile, budget_s: float) -> PostgresStatus:
+    async def _up(self, contents: Contents, file: PidFile, end: float) -> PostgresStatus:
         known = self._facts
         base = PostgresStatus(
             State.SILENT,
@@ -209,6 +217,10 @@ class Watcher:
             pending_restart=self._pending,
             timeline=self._timeline,
         )
+        control = None if known else await self._control_of_a_stranger(max(end - self.parts.clock(), 0.05))
+        if control is not None:
+            base = replace(base, system_id=control.system_id)
+        budget_s = max(end - self.parts.clock(), 0.05)
         if file.status == "stopping":
             return replace(base, problem="Postgres is shutting down")
         if file.status != "ready":
@@ -221,15 +233,29 @@ class Watcher:
         except NotYet as e:
             return replace(base, state=State.STARTING, problem=str(e))
         except Refused as e:
-            return replace(base, state=State.RUNNING, problem=f"Postgres refuses the agent: {e}")
+            return self._refused(base, control, advised(f"Postgres refuses the agent: {e}"))
         except PostgresUnavailable as e:
             return replace(base, problem=f"Postgres does not answer: {e}")
         except TimeoutError:
             self.close()
-            return replace(base, problem=f"Postgres has not answered within {budget_s:.1f} s")
+            return replace(base, problem="Postgres has not answered in time")
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as e:
             self.close()
             return replace(base, problem=f"Postgres does not answer: {type(e).__name__}: {e}")
+
+    async def _control_of_a_stranger(self, budget_s: float) -> ControlData | None:
+        """Until a postmaster has let us in, its control file says which cluster it is of. None: it cannot be read now."""
+        try:
+            async with asyncio.timeout(budget_s / 2):
+                return await self._control_data()
+        except (CommandFailed, TimeoutError, OSError):
+            return None
+
+    def _refused(self, base: PostgresStatus, control: ControlData | None, problem: str) -> PostgresStatus:
+        """It runs and takes connections, if not ours. The control file knows its role: it says so before the first write is taken."""
+        role = {"in production": Role.PRIMARY, "in archive recovery": Role.STANDBY}.get(control.state if control else "", base.role)
+        upstream = conninfo.address(self.parts.conf.primary_conninfo()) if role is Role.STANDBY else None
+        return replace(base, state=State.RUNNING, role=role, upstream=upstream, problem=problem)
 
     async def _ask(self, base: PostgresStatus, file: PidFile, budget_s: float) -> PostgresStatus:
         connection = await self._connected(file, budget_s)
@@ -265,6 +291,7 @@ class Watcher:
         streaming = receiver == "streaming" and (heard or self._lasts(pid))
         if streaming:
             self._timeline, self._timeline_at = received_tli, None
+            self._dry_since, self._upstream_says = None, ""
         else:
             self._learn_timeline(file)
         caught_up = streaming and row["received"] is not None and row["replayed"] is not None and row["replayed"] >= row["received"]
@@ -279,6 +306,7 @@ class Watcher:
             replay_paused=row["paused"],
             upstream=conninfo.address(row["conninfo"] or ""),
             streaming=streaming,
+            problem="" if streaming or row["conninfo"] in (None, "") else self._upstream_says,
             archive_recovery=not streaming and row["archive"],
         )
 
@@ -322,6 +350,7 @@ class Watcher:
         if self._timeline_at is not None and now - self._timeline_at < TIMELINE_EVERY_S:
             return
         self._timeline_at = now
+        self._dry_since = self._dry_since or now
         self._asking = asyncio.create_task(self._ask_timeline(file))
 
     async def _ask_timeline(self, file: PidFile) -> None:
@@ -329,6 +358,8 @@ class Watcher:
             self._timeline, _ = await identify(self.parts, file)
         except CommandFailed:
             self._timeline_at = None  # next tick again
+        if self._dry_since is not None and self.parts.clock() - self._dry_since >= DRY_S:
+            self._upstream_says = await why_nothing_streams(self.parts)
 
 
 def _same(one: str, other: str) -> bool:

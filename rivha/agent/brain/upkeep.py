@@ -149,7 +149,7 @@ def _publishing(v: View, me: Member, h: Housekeeping) -> Iterator[Chore]:
     i_lead = v.i_lead and v.postgres.role is Role.PRIMARY and v.running
     optime = v.postgres.wal_lsn or h.optime  # a Postgres that refuses us does not tell
     slots = {**v.postgres.slots, **({h.my_slot: optime} if h.my_slot else {})}  # REFERENCE 1.18: the own member's too
-    status = i_lead and (due or member is not None) and (optime != h.optime or slots != h.slots)
+    status = bool(i_lead and optime) and (due or member is not None) and (optime != h.optime or slots != h.slots)
     if member is not None or status:
         yield Publish(member, status, optime, slots)
 
