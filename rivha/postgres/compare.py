@@ -10,13 +10,15 @@ import asyncio
 import glob
 import os
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import asyncpg
 
 from rivha.errors import CommandFailed, PostgresUnavailable
 from rivha.model import History, HistoryLine, Lsn, Upstream, format_lsn
-from rivha.postgres import history
+from rivha.postgres import history, twins
 from rivha.postgres.controldata import ControlData
 from rivha.postgres.link import open_connection
 from rivha.postgres.parts import Parts
@@ -48,20 +50,33 @@ async def compare(parts: Parts, upstream: Upstream) -> tuple[History, str]:
     try:
         leader = await ask_leader(parts, upstream)
         file = await asyncio.to_thread(parts.postmaster.look)
-        if file is None:
-            control = await parts.control()
-            if control.system_id != leader.system_id:
-                text = f"{upstream.name} is of another cluster: its system identifier is {leader.system_id}, mine {control.system_id}"
-                return History.UNKNOWN, text
-            timeline, end = await _stopped(parts, control)
-        else:
-            timeline, end = await _running(parts, file)
+        control = await parts.control()
+        if control.system_id != leader.system_id:
+            text = f"{upstream.name} is of another cluster: its system identifier is {leader.system_id}, mine {control.system_id}"
+            return History.UNKNOWN, text
+        timeline, end, read = await (_stopped(parts, control) if file is None else _running(parts, file))
+        leader = await ask_leader(parts, upstream)  # again: mine may have streamed on meanwhile, and must not seem to be ahead
         past = await asyncio.to_thread(local_history, parts, timeline)
+        found, text = history.judge(timeline, end, past, leader.timeline, leader.lsn, leader.past)
+        mine = twins.Mine(timeline, past[-1].lsn if past else 0, end, read)
+        problem = await _why_not_followed(parts, upstream, leader, mine, control) if found is History.SAME else None
     except _Cautious as e:
         return History.DIVERGED, str(e)
     except (CommandFailed, PostgresUnavailable) as e:
         return History.UNKNOWN, str(e)
-    return history.judge(timeline, end, past, leader.timeline, leader.lsn, leader.past)
+    return (History.DIVERGED, f"{text}; but {problem}") if problem else (found, text)
+
+
+async def _why_not_followed(parts: Parts, upstream: Upstream, leader: Leader, mine: twins.Mine, control: ControlData) -> str | None:
+    """What the numbers do not tell: my timeline is another than the leader's of that number, or the WAL that I lack is gone."""
+    later = [line.timeline for line in leader.past if line.timeline > mine.timeline] + [leader.timeline]
+    segment_bytes = control.wal_segment_bytes
+    async with _asking(parts, upstream) as connection:
+        if (why := await twins.differs(parts, connection, mine, later, segment_bytes)) is not None:
+            return why
+        if not parts.conf.restore_command() and await twins.is_gone(connection, mine, later, leader.lsn, segment_bytes):
+            return f"{upstream.name} has removed the WAL after {format_lsn(mine.end)}, and there is no archive (restore_command)"
+    return None
 
 
 class _Cautious(Exception):
@@ -70,54 +85,67 @@ class _Cautious(Exception):
 
 async def ask_leader(parts: Parts, upstream: Upstream) -> Leader:
     """Raises PostgresUnavailable when it does not answer, or is no primary."""
-    user = parts.settings.rewind_user
-    settings = {"application_name": "Rivha", "search_path": "pg_catalog"}
-    try:
-        connection = await open_connection(upstream.host, upstream.port, user, settings, timeout_s=CONNECT_S)
-        try:
-            row = await connection.fetchrow(LEADER)
-            assert row is not None
-            if row["standby"]:
-                raise PostgresUnavailable(f"{upstream.name} is still in recovery")
-            timeline = int(row["file"][:8], 16)
-            past = await connection.fetchval(HISTORY, f"pg_wal/{timeline:08X}.history") if timeline > 1 else b""
-        finally:
-            connection.terminate()
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as e:
-        why = str(e) or type(e).__name__
-        raise PostgresUnavailable(f"{upstream.name} ({upstream.address}) does not answer user {user.username}: {why}") from e
+    async with _asking(parts, upstream) as connection:
+        row = await connection.fetchrow(LEADER)
+        assert row is not None
+        if row["standby"]:
+            raise PostgresUnavailable(f"{upstream.name} is still in recovery")
+        timeline = int(row["file"][:8], 16)
+        past = await connection.fetchval(HISTORY, f"pg_wal/{timeline:08X}.history") if timeline > 1 else b""
     if past is None:
         raise PostgresUnavailable(f"{upstream.name} has no history file of its timeline {timeline} in pg_wal")
     return Leader(row["system_id"], timeline, row["lsn"], history.parse(past.decode(errors="replace")))
 
 
-async def _running(parts: Parts, file: PidFile) -> tuple[int, Lsn]:
+@asynccontextmanager
+async def _asking(parts: Parts, upstream: Upstream) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to another node; its errors come out as PostgresUnavailable."""
+    user = parts.settings.rewind_user
+    settings = {"application_name": "Rivha", "search_path": "pg_catalog"}
+    try:
+        connection = await open_connection(upstream.host, upstream.port, user, settings, timeout_s=CONNECT_S)
+        try:
+            yield connection
+        finally:
+            connection.terminate()
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as e:
+        why = str(e) or type(e).__name__
+        raise PostgresUnavailable(f"{upstream.name} ({upstream.address}) does not answer user {user.username}: {why}") from e
+
+
+async def _running(parts: Parts, file: PidFile) -> tuple[int, Lsn, Lsn]:
+    """As `_stopped`."""
     if file.status != "ready":
         raise PostgresUnavailable("the local Postgres is still starting")
     async with parts.link.session(file) as connection:
         if not await connection.fetchval("SELECT pg_is_in_recovery()"):
             row = await connection.fetchrow(LEADER)
             assert row is not None
-            return int(row["file"][:8], 16), row["lsn"]
+            return int(row["file"][:8], 16), row["lsn"], row["lsn"]
         _, end = await end_of_wal(connection, SETTLE_S)
     timeline, _ = await identify(parts, file)
-    return timeline, end
+    return timeline, end, end
 
 
-async def _stopped(parts: Parts, control: ControlData) -> tuple[int, Lsn]:
-    """(timeline, end of WAL). What a start would replay is read from the WAL itself, from the last position that is known to be good."""
+async def _stopped(parts: Parts, control: ControlData) -> tuple[int, Lsn, Lsn]:
+    """(timeline, end of WAL, how far it was really read: 0 when only the control file says so).
+
+    What a start would replay is read from the WAL itself, from the last position that is known to be good.
+    """
     if control.state != "shut down":
         newer = await asyncio.to_thread(_newer_timeline, parts, control)
         if newer is not None:
             timeline, start = newer
-            return timeline, max(start, await last_record(parts, control, timeline, start) or 0)
+            read = await last_record(parts, control, timeline, start) or 0
+            return timeline, max(start, read), read
         if control.minimum_recovery is not None and control.minimum_recovery_timeline >= control.checkpoint_timeline:
             timeline, start = control.minimum_recovery_timeline, control.minimum_recovery
-            return timeline, max(start, await last_record(parts, control, timeline, start) or 0)
+            read = await last_record(parts, control, timeline, start) or 0
+            return timeline, max(start, read), read
     end = await last_record(parts, control, control.checkpoint_timeline, control.checkpoint, one=control.state == "shut down")
     if end is None:
         raise _Cautious(f"the latest checkpoint, at {format_lsn(control.checkpoint)}, cannot be read from pg_wal")
-    return control.checkpoint_timeline, end
+    return control.checkpoint_timeline, end, end
 
 
 def _newer_timeline(parts: Parts, control: ControlData) -> tuple[int, Lsn] | None:

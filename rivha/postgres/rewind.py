@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 RECOVERY_S = 6 * 3600.0
 REWIND_S = 24 * 3600.0
 STOP_FAST_S = 60.0
+NOTHING_DONE = "no rewind required"  # pg_rewind's words in the C locale; it exits with 0
 
 
 async def rewind(parts: Parts, source: Upstream) -> None:
@@ -84,11 +85,16 @@ async def _pg_rewind(parts: Parts, source: Upstream) -> None:
         arguments.append("--restore-target-wal")
     if settings.config_dir and await parts.programs.version() >= 15:
         arguments.append(f"--config-file={settings.config_dir}/postgresql.conf")
-    await parts.programs.run("pg_rewind", *arguments, timeout_s=REWIND_S, env={"PGPASSFILE": passfile}, on_line=_tell)
+    said: list[str] = []
 
+    def tell(line: str) -> None:
+        said.append(line)
+        log.info("pg_rewind", says=line)
 
-def _tell(line: str) -> None:
-    log.info("pg_rewind", says=line)
+    await parts.programs.run("pg_rewind", *arguments, timeout_s=REWIND_S, env={"PGPASSFILE": passfile}, on_line=tell)
+    if any(NOTHING_DONE in line for line in said):
+        # It compares timelines by number: a second timeline of the same number, or WAL that only a copy can replace, it cannot mend.
+        raise CommandFailed("pg_rewind did nothing, though this directory cannot follow: no rewind helps, clone it", "\n".join(said))
 
 
 def _finish(parts: Parts) -> None:

@@ -377,3 +377,13 @@ def test_a_freeze_that_takes_long_gives_way_to_the_leader_in_office():
 def test_a_paused_leader_is_not_reinitialized():
     """The API refuses, but a wish may have been filed before this node led."""
     assert postgres(a_view().me(PRIMARY).leads().paused().wish("reinitialize")) == do.Nothing()
+
+
+def test_a_standby_that_never_streamed_is_compared_before_it_follows():
+    """An old primary, restarted while nobody led, may hold a second timeline of the leader's number: streaming would mix them."""
+    w = a_view().me().leader("db1")
+    w.status = replace(w.status, receive_lsn=None)
+
+    assert isinstance(postgres(w), do.Compare)
+    assert isinstance(postgres(w.compared("diverged")), do.Stop)
+    assert postgres(w.compared("same")) == do.Follow(DB1)

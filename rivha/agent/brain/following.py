@@ -162,6 +162,9 @@ def follow_the_leader(v: View) -> PostgresVerdict | None:
         return None
     if not v.leader_is_writable:
         return Verdict(Nothing(), f"waiting for {upstream.name} to accept writes")
+    if v.postgres.receive_lsn is None and _compared(v) != "same":
+        # Never streamed since it was started as a standby of nobody: an old primary, perhaps, whose timeline only looks like the leader's
+        return None if _compared(v) == "diverged" else _compare(v) or Verdict(Nothing(), "waiting before comparing histories again")
     if not v.may_retry("follow", 5.0):
         return Verdict(Nothing(), "waiting before pointing Postgres at the leader again")
     return Verdict(Follow(upstream), "another node leads now")
@@ -177,7 +180,7 @@ def compare_when_it_does_not_stream(v: View) -> PostgresVerdict | None:
 
 def stop_a_standby_that_diverged(v: View) -> PostgresVerdict | None:
     """Only a stopped directory can be rewound."""
-    if v.running and v.memory.not_streaming_since is not None and _compared(v) == "diverged":
+    if v.running and v.postgres.role is Role.STANDBY and not v.postgres.streaming and _compared(v) == "diverged":
         return Verdict(Stop(fast_s=10.0), "my WAL left the leader's history: stopping to rewind")
     return None
 
