@@ -60,6 +60,7 @@ async def test_a_node_whose_data_are_gone_is_cloned_again(lab: Lab) -> None:
     leader = await lab.primary()
     standby = next(node for node in lab.nodes if node is not leader)
     assert await standby.stop() == 0
+    assert standby.processes() == []
     shutil.rmtree(standby.data)
     assert await lab.heal() is leader
     assert (standby.data / "PG_VERSION").exists()

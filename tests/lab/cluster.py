@@ -142,12 +142,16 @@ class Lab:
         return found
 
     async def healed(self) -> bool:
-        """One leader; every other node that was started streams from it, and the leader's agent says so; HAProxy routes accordingly."""
+        """One leader; every other node that was started streams from it, as both agents say; HAProxy routes accordingly."""
         leader = await self.leader()
         if leader is None:
             return False
-        others = {node.name for node in self.nodes if node is not leader and node.agent.alive}
+        standbys = [node for node in self.nodes if node is not leader and node.agent.alive]
+        others = {node.name for node in standbys}
         if not others <= await self.streaming_from(leader):
+            return False
+        # What others know of a node may be a moment old, so each is asked itself: it may have just been started.
+        if [node for node in standbys if (await node.status()).get("replication_state") != "streaming"]:
             return False
         code, text = await leader.ask("GET", "/cluster")
         told = {member["name"]: member["state"] for member in json.loads(text)["members"]} if code == 200 else {}

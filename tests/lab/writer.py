@@ -17,6 +17,7 @@ from tests.lab.ports import LOOPBACK
 
 RECONNECT_S = 0.02  # BASELINE's client: the cluster's outage is measured, not the client's patience
 CONNECT_S = 3.0
+LAST_COMMIT_S = 2.0
 COMMIT_S = 5.0  # longer than HAProxy needs to take a dark server out, so that it is HAProxy that ends a hanging commit
 # The server went away in the middle: class 08, and 57P01..57P05 (shutdown, crash, idle timeouts). Anything else is an answer: it failed.
 AMBIGUOUS = ("08", "57P")
@@ -57,6 +58,7 @@ class Writer:
     began: float = 0.0
     _number: int = 0
     _warned: bool = False
+    _ending: bool = False
     _task: asyncio.Task[None] | None = None
 
     async def prepare(self, deadline_s: float = 60.0) -> None:
@@ -76,11 +78,15 @@ class Writer:
 
     def start(self) -> None:
         self.began = now()
+        self._ending = False
         self._task = asyncio.create_task(self._run(), name="writer")
 
     async def stop(self) -> None:
+        """Lets the commit that is under way end, for a while: cutting it off would make its outcome unknown by our own doing."""
         if self._task is None:
             return
+        self._ending = True
+        await asyncio.wait({self._task}, timeout=LAST_COMMIT_S)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         task, self._task = self._task, None
@@ -93,7 +99,7 @@ class Writer:
         )
 
     async def _run(self) -> None:
-        while True:
+        while not self._ending:
             try:
                 connection = await self._connect()
             except SQL_ERRORS as refusal:
@@ -109,7 +115,7 @@ class Writer:
         """Row after row, until the connection or the server is no good any more."""
         connection.add_log_listener(self._hear)
         try:
-            while True:
+            while not self._ending:
                 self._number += 1
                 self._warned = False
                 try:
