@@ -1,0 +1,79 @@
+"""HAProxy and the clients behind it: who is routed, what was written, what was acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rivha.api.health import Question, is_primary
+from tests.sim.network import CLIENT
+
+if TYPE_CHECKING:
+    from tests.sim.host import Host
+    from tests.sim.world import World
+
+CHECK_EVERY_S = 0.5
+FALL = 2
+WRITE_EVERY_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    ident: int  # of the WAL entry
+    at: float
+    host: str
+    term: int  # the leadership in which that Postgres became writable
+    number: int
+
+
+class Clients:
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.failures: dict[str, int] = {}
+        self.routed: set[str] = set()
+        self.acknowledged: list[Acknowledged] = []
+        self.refused = 0
+        self._number = 0
+
+    async def check(self) -> None:
+        """rise 1, fall 2."""
+        while True:
+            for host in self.world.hosts.values():
+                if self._answers(host):
+                    self.failures[host.name] = 0
+                    self.routed.add(host.name)
+                else:
+                    self.failures[host.name] = self.failures.get(host.name, 0) + 1
+                    if self.failures[host.name] >= FALL:
+                        self.routed.discard(host.name)
+            await asyncio.sleep(CHECK_EVERY_S)
+
+    def _answers(self, host: Host) -> bool:
+        core = host.core
+        if core is None or host.frozen_agent or not host.on or not self.world.network.talk(CLIENT, host.name):
+            return False
+        view = core.desk.latest
+        return view is not None and is_primary(Question(view, host.clock(), core.desk.out_of_routing, {}))
+
+    async def write(self) -> None:
+        while True:
+            await asyncio.sleep(WRITE_EVERY_S)
+            routed = sorted(self.routed)
+            if routed:
+                self._try(self.world.rng.choice(routed))
+            else:
+                self.refused += 1
+
+    def _try(self, name: str) -> None:
+        """One transaction. In asynchronous mode Postgres acknowledges what it has flushed itself."""
+        instance = self.world.instances[name]
+        if not instance.writable or not self.world.network.passes(CLIENT, name) or instance.disk.full:
+            self.refused += 1
+            return
+        self._number += 1
+        entry = instance.append(f"row {self._number}")
+        if self.world.network.passes(name, CLIENT):
+            done = Acknowledged(entry.ident, self.world.loop.now, name, instance.led_term, self._number)
+            self.acknowledged.append(done)
+            self.world.laws.acknowledged(done)

@@ -1,0 +1,183 @@
+"""The model of etcd, and the `Dcs` that an agent has on it.
+
+Held to tests/contract/test_dcs.py, which runs on real etcd too. It knows revisions, guarded transactions, leases that expire by etcd's own
+clock every half second, leader changes that extend every lease, and replies that are lost after the write took effect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from rivha.dcs.base import Delete, KeyValue, Put, Reading, Txn
+from rivha.errors import DcsUnavailable
+from rivha.model import Outcome
+from tests.sim.network import ETCD, Network
+
+T = TypeVar("T")
+
+EXPIRY_EVERY_S = 0.5  # etcd scans for expired leases so often (HAZARDS I 1)
+LEAST_TTL_S = 2.0  # ceil(1.5 election timeouts) at its defaults
+
+
+@dataclass(slots=True)
+class StoredLease:
+    ttl_s: float
+    expires_at: float
+
+
+@dataclass(slots=True)
+class Store:
+    """What the cluster of etcd servers holds, as one: reads are linearizable."""
+
+    time: Callable[[], float]
+    revision: int = 1
+    keys: dict[str, KeyValue] = field(default_factory=dict)
+    leases: dict[int, StoredLease] = field(default_factory=dict)
+    up: bool = True  # has a quorum
+    _next_lease: int = 1000
+    on_write: list[Callable[[str, KeyValue | None], None]] = field(default_factory=list)  # the world's laws, and the watches
+
+    def value(self, key: str) -> str | None:
+        found = self.keys.get(key)
+        return found.value if found else None
+
+    def commit(self, txn: Txn) -> Outcome:
+        for compare in txn.when:
+            found = self.keys.get(compare.key)
+            if (found.mod_revision if found else 0) != compare.mod_revision:
+                return Outcome.REFUSED
+        if any(isinstance(w, Put) and w.lease_id and w.lease_id not in self.leases for w in txn.then):
+            return Outcome.REFUSED
+        self._write(txn.then)
+        return Outcome.DONE
+
+    def _write(self, writes: tuple[Put | Delete, ...]) -> None:
+        self.revision += 1
+        for write in writes:
+            before = self.keys.get(write.key)
+            if isinstance(write, Put):
+                created = before.create_revision if before else self.revision
+                self.keys[write.key] = KeyValue(write.key, write.value, self.revision, created, write.lease_id)
+            elif before is not None:
+                del self.keys[write.key]
+        for write in writes:
+            self._tell(write.key)
+
+    def _tell(self, key: str) -> None:
+        for listener in tuple(self.on_write):
+            listener(key, self.keys.get(key))
+
+    def grant(self, ttl_s: float) -> int:
+        self._next_lease += 1
+        ttl_s = max(float(math.ceil(ttl_s)), LEAST_TTL_S)
+        self.leases[self._next_lease] = StoredLease(ttl_s, self.time() + ttl_s)
+        return self._next_lease
+
+    def renew(self, lease_id: int) -> float:
+        lease = self.leases.get(lease_id)
+        if lease is None or lease.expires_at <= self.time():
+            return 0.0
+        lease.expires_at = self.time() + lease.ttl_s
+        return lease.ttl_s
+
+    def revoke(self, lease_id: int) -> None:
+        if self.leases.pop(lease_id, None) is not None:
+            gone = tuple(Delete(kv.key) for kv in sorted(self.keys.values(), key=lambda kv: kv.key) if kv.lease_id == lease_id)
+            if gone:
+                self._write(gone)
+
+    def left_s(self, lease_id: int) -> float | None:
+        lease = self.leases.get(lease_id)
+        return None if lease is None else max(math.floor(lease.expires_at - self.time()), 0)
+
+    def expire(self) -> None:
+        if self.up:
+            for lease_id in [i for i, lease in self.leases.items() if lease.expires_at <= self.time()]:
+                self.revoke(lease_id)
+
+    def change_leader(self) -> None:
+        """A new leader of etcd does not know how old the leases are: it gives each its whole ttl again."""
+        for lease in self.leases.values():
+            lease.expires_at = self.time() + lease.ttl_s
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(EXPIRY_EVERY_S)
+            self.expire()
+
+
+class SimDcs:
+    """One agent's client. Requests and replies cross the network; either may be lost."""
+
+    def __init__(self, store: Store, network: Network, host: str) -> None:
+        self._store, self._network, self._host = store, network, host
+        self.deaf = False  # its watch has died silently
+        self.requests = 0
+
+    async def _ask(self, apply: Callable[[], T], budget_s: float) -> T:
+        self.requests += 1
+        try:
+            async with asyncio.timeout(budget_s):
+                await asyncio.sleep(self._network.delay_s())
+                if not self._network.passes(self._host, ETCD) or self._network.lost():
+                    await self._never()
+                while not self._store.up:
+                    await asyncio.sleep(0.1)
+                result = apply()
+                if not self._network.passes(ETCD, self._host) or self._network.lost():
+                    await self._never()
+                await asyncio.sleep(self._network.delay_s())
+                return result
+        except TimeoutError as error:
+            raise DcsUnavailable(f"etcd did not answer {self._host} within {budget_s:g} s") from error
+
+    @staticmethod
+    async def _never() -> None:
+        await asyncio.sleep(3600)
+
+    async def read(self, budget_s: float) -> Reading:
+        store = self._store
+        return await self._ask(lambda: Reading(store.revision, tuple(store.keys[k] for k in sorted(store.keys))), budget_s)
+
+    async def commit(self, txn: Txn, budget_s: float) -> Outcome:
+        try:
+            return await self._ask(lambda: self._store.commit(txn), budget_s)
+        except DcsUnavailable:
+            return Outcome.UNKNOWN
+
+    async def grant(self, ttl_s: float, budget_s: float) -> int:
+        return await self._ask(lambda: self._store.grant(ttl_s), budget_s)
+
+    async def renew(self, lease_id: int, budget_s: float) -> float:
+        return await self._ask(lambda: self._store.renew(lease_id), budget_s)
+
+    async def revoke(self, lease_id: int, budget_s: float) -> None:
+        await self._ask(lambda: self._store.revoke(lease_id), budget_s)
+
+    async def time_to_live(self, lease_id: int, budget_s: float) -> float | None:
+        return await self._ask(lambda: self._store.left_s(lease_id), budget_s)
+
+    async def watch(self, on_change: Callable[[str], None]) -> None:
+        """Events arrive late by the network's delay, and not at all while cut off or deaf."""
+        waiting: asyncio.Queue[str] = asyncio.Queue()
+
+        def written(key: str, _: KeyValue | None) -> None:
+            if not self.deaf and self._network.passes(ETCD, self._host):
+                waiting.put_nowait(key)
+
+        self._store.on_write.append(written)
+        try:
+            on_change("")
+            while True:
+                key = await waiting.get()
+                await asyncio.sleep(self._network.delay_s())
+                on_change(key)
+        finally:
+            self._store.on_write.remove(written)
+
+    async def close(self) -> None:
+        return

@@ -1,0 +1,130 @@
+"""One model host: its Postgres, its agent (the real `Core`), its clock. The agent is a process that can be killed, frozen, started."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rivha.agent.core import Core
+from rivha.agent.dynamic import Dynamic
+from rivha.errors import CannotRun
+from rivha.model import Member
+from tests.sim.etcd import SimDcs
+from tests.sim.loop import PROCESS
+from tests.sim.postgres import SimPostgres
+from tests.sim.server import Instance
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+WALL = 1_760_000_000.0  # what the wall clocks show at the beginning
+RESTART_S = 1.0  # systemd
+
+
+class NoCallbacks:
+    def call(self, action: str, role: str) -> None:
+        return
+
+
+class Host:
+    def __init__(self, world: World, name: str, number: int) -> None:
+        self.world, self.name = world, name
+        self.instance = Instance(name, world, world.rng)
+        self.address = (f"10.0.0.{number}", 5432)
+        self.rate, self.offset = 1.0, world.rng.uniform(10, 10_000)  # of its monotonic clock
+        self.wall_step = 0.0
+        self.cached: Mapping[str, object] | None = None  # patroni.dynamic.json
+        self.core: Core | None = None
+        self.dcs: SimDcs | None = None
+        self.process = ""
+        self.starts = 0
+        self.on = True
+        self.frozen_agent = False
+        self.exits: list[str] = []
+
+    def clock(self) -> float:
+        return self.offset + self.world.loop.now * self.rate
+
+    def wall(self) -> float:
+        return WALL + self.world.loop.now + self.wall_step
+
+    # ---- the agent
+
+    def start_agent(self) -> None:
+        if not self.on or self.agent_runs:
+            return
+        self.starts += 1
+        self.process = f"{self.name}#{self.starts}"
+        self.world.loop.spawn(self.process, self._run())
+
+    @property
+    def agent_runs(self) -> bool:
+        return self.core is not None
+
+    async def _run(self) -> None:
+        self.dcs = SimDcs(self.world.store, self.world.network, self.name)
+        postgres = SimPostgres(self.instance)
+        dynamic = Dynamic({}, self.world.settings, postgres, self.cached, self._keep)
+        host, port = self.address
+        base = Member(self.name, conn_url=f"postgres://{host}:{port}/postgres", api_url=f"http://{host}:8008/patroni", version="sim")
+        base = base if self.name not in self.world.tags else Member(**{**_fields(base), "tags": self.world.tags[self.name]})
+        self.core = Core(base, self.dcs, postgres, dynamic, NoCallbacks(), clock=self.clock, wall=self.wall, reload_file=self._reload)
+        ended = "asked to end"
+        try:
+            await self.core.run()
+        except CannotRun as error:
+            ended = f"exit {error.exit_code}: {error}"
+        self.exits.append(ended)
+        self.world.note(self.name, f"agent ended: {ended}")
+        self.core = None
+
+    async def _keep(self, text: str) -> None:
+        if self.instance.disk.system_id:
+            self.cached = json.loads(text)
+
+    @staticmethod
+    async def _reload() -> str:
+        return "nothing"
+
+    def kill_agent(self) -> None:
+        self.world.loop.kill(self.process)
+        self.core, self.frozen_agent = None, False
+        self.instance.on_death = []
+
+    def freeze_agent(self) -> None:
+        self.frozen_agent = True
+        self.world.loop.freeze(self.process)
+
+    def thaw_agent(self) -> None:
+        self.frozen_agent = False
+        self.world.loop.thaw(self.process)
+
+    # ---- the machine
+
+    def power_off(self) -> None:
+        self.kill_agent()
+        self.instance.die()
+        self.instance.trouble.hung = False
+        self.on = False
+
+    def power_on(self) -> None:
+        self.on = True
+        self.start_agent()
+
+    async def babysit(self) -> None:
+        """systemd: an agent that was killed or has failed is started again; one that was told to end is not, until somebody starts it."""
+        while True:
+            await asyncio.sleep(RESTART_S)
+            told_to_end = bool(self.exits) and self.exits[-1] == "asked to end"
+            if self.on and not self.agent_runs and (self.world.healed or not told_to_end):
+                self.start_agent()
+
+
+def _fields(member: Member) -> dict[str, Any]:
+    return {name: getattr(member, name) for name in Member.__dataclass_fields__}
+
+
+def host_of_process() -> str:
+    return PROCESS.get().partition("#")[0]

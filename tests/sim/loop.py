@@ -1,0 +1,91 @@
+"""A virtual asyncio loop: no clock, no socket, no thread. Time jumps to the next timer, so an hour costs what its events cost.
+
+Every callback belongs to a process (`PROCESS`, inherited by tasks). A frozen process's callbacks are parked until it thaws; a dead one's
+are dropped where they stand, as by kill -9: no `finally` runs, no cancellation is delivered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import defaultdict
+from collections.abc import Coroutine
+from contextvars import ContextVar, copy_context
+from typing import Any
+
+PROCESS: ContextVar[str] = ContextVar("PROCESS", default="")  # "": the world itself
+
+
+class SleepsForEverError(Exception):
+    """Nothing is left that could ever wake anybody: a deadlock of the simulated code."""
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.steps = 0
+        self.frozen: set[str] = set()
+        self.dead: set[str] = set()
+        self.parked: dict[str, list[asyncio.Handle]] = defaultdict(list)
+        self.mishaps: list[dict[str, Any]] = []  # what nobody caught
+        self.kept: list[asyncio.Task[Any]] = []  # of dead processes: collecting them would run their `finally`
+        self.set_exception_handler(lambda _, context: self.mishaps.append(context))
+
+    def time(self) -> float:
+        return self.now
+
+    def spawn(self, process: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """A task, and all that it creates, as `process`."""
+        context = copy_context()
+        context.run(PROCESS.set, process)
+        task = self.create_task(work, context=context)
+        self.kept.append(task)
+        return task
+
+    def freeze(self, process: str) -> None:
+        self.frozen.add(process)
+
+    def thaw(self, process: str) -> None:
+        """What was due meanwhile happens now, in its order."""
+        self.frozen.discard(process)
+        self._ready.extend(self.parked.pop(process, []))  # type: ignore[attr-defined]
+
+    def kill(self, process: str) -> None:
+        self.dead.add(process)
+        self.frozen.discard(process)
+        self.parked.pop(process, None)
+
+    # ---- asyncio's own duties
+
+    def _run_once(self) -> None:
+        ready, scheduled = self._ready, self._scheduled  # type: ignore[attr-defined]
+        if not ready:
+            while scheduled and scheduled[0]._cancelled:
+                heapq.heappop(scheduled)._scheduled = False
+            if not scheduled:
+                raise SleepsForEverError
+            handle = heapq.heappop(scheduled)
+            handle._scheduled = False
+            self.now = max(self.now, handle._when)
+            ready.append(handle)
+        handle = ready.popleft()
+        if handle._cancelled:
+            return
+        process = handle._context.get(PROCESS, "")
+        if process in self.dead:
+            return
+        if process in self.frozen:
+            self.parked[process].append(handle)
+            return
+        self.steps += 1
+        handle._run()
+
+    def _process_events(self, event_list: object) -> None:
+        raise AssertionError("a virtual loop has no files to watch")
+
+    def _write_to_self(self) -> None:
+        raise AssertionError("a virtual loop has no threads to be woken by")
+
+    def call_soon_threadsafe(self, *args: Any, **kwargs: Any) -> asyncio.Handle:
+        raise AssertionError("simulated code must not use threads")

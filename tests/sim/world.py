@@ -1,0 +1,206 @@
+"""The world: hosts, network, etcd, clients, laws, one seed for everything, virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextvars import copy_context
+from typing import Any
+
+import structlog
+
+from rivha.model import Role
+from tests.sim import faults
+from tests.sim.clients import Clients
+from tests.sim.disk import Entry
+from tests.sim.etcd import Store
+from tests.sim.host import Host, host_of_process
+from tests.sim.laws import Laws
+from tests.sim.loop import PROCESS, VirtualLoop
+from tests.sim.network import Network
+from tests.sim.server import Instance
+
+SETTINGS: Mapping[str, object] = {"ttl": 10, "loop_wait": 1, "retry_timeout": 3, "maximum_lag_on_failover": 5_000}
+SETTLE_S = 120.0  # after the last fault, within which the laws of liveness must come true
+LOOK_EVERY_S = 2.0
+
+
+class World:
+    def __init__(
+        self, seed: int, *, nodes: int = 3, chaos_s: float = 90.0, transcript: bool = False, script: faults.Script | None = None
+    ) -> None:
+        self.seed, self.chaos_s = seed, chaos_s
+        self.rng = random.Random(seed)
+        self.loop = VirtualLoop()
+        self.network = Network(self.rng)
+        self.store = Store(self.loop.time)
+        self.settings = dict(SETTINGS)
+        self.maximum_lag = 5_000
+        self.tags: dict[str, Mapping[str, object]] = {}
+        self.hosts = {f"db{n}": Host(self, f"db{n}", n) for n in range(1, nodes + 1)}
+        self.instances: dict[str, Instance] = {name: host.instance for name, host in self.hosts.items()}
+        self.clients = Clients(self)
+        self.laws = Laws(self)
+        self.script = script
+        self.healed = False
+        self.lines: list[str] = []
+        self.keeps_transcript = transcript
+        self.rules: Counter[str] = Counter()
+        self.happened: Counter[str] = Counter()
+        self._ident = 0
+        self._systems = 7_300_000_000_000_000_000
+
+    # ---- running
+
+    def run(self) -> list[str]:
+        """Chaos, healing, judgement. The laws that were broken, each with its instant; empty is good."""
+        self._set_up_log()
+        asyncio.set_event_loop(None)
+        gc_was_on = gc.isenabled()
+        gc.disable()  # a collection would run `finally` of killed processes at some moment that no seed decides
+        try:
+            self.loop.run_until_complete(self._live())
+            mishaps = list(self.loop.mishaps)
+            self.loop.run_until_complete(self._tear_down())
+            self.loop.close()
+        finally:
+            structlog.reset_defaults()
+            if gc_was_on:
+                gc.enable()
+        for mishap in mishaps:
+            error = mishap.get("exception")
+            self.laws.break_("nobody caught an error", f"{mishap.get('message')}: {error!r}")
+        return self.laws.broken
+
+    async def _live(self) -> None:
+        self.store.on_write.append(self.laws.wrote)
+        for work in (self.store.run(), self.clients.check(), self.clients.write(), *(h.babysit() for h in self.hosts.values())):
+            self.loop.spawn("", work)
+        for host in self.hosts.values():
+            host.start_agent()
+        await self._until_whole(60.0)
+        script = self.script or faults.random_script(self.rng, list(self.hosts), self.chaos_s)
+        self.script = script
+        await faults.play(self, script)
+        faults.heal(self)
+        await self._until_whole(SETTLE_S)
+        await asyncio.sleep(3.0)  # clients write to what has healed
+        await self._until_whole(30.0)  # a request from before may only now have been carried out
+        for host in self.hosts.values():
+            if host.core is not None:
+                self.rules.update(name for e in host.core.journal for name in (e.decision.lease.rule, e.decision.postgres.rule))
+        self.laws.at_the_end()
+
+    async def _tear_down(self) -> None:
+        """Ends every task in an orderly way, of dead and frozen processes too; nothing that happens now counts."""
+        self.loop.dead.clear()
+        for process in tuple(self.loop.frozen):
+            self.loop.thaw(process)
+        for _ in range(20):
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            if not tasks:
+                return
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=1.0)
+
+    async def _until_whole(self, limit_s: float) -> None:
+        end = self.loop.now + limit_s
+        while self.loop.now < end and not self.whole():
+            await asyncio.sleep(0.5)
+
+    def whole(self) -> bool:
+        c = self.laws.cluster()
+        leader = self.instances.get(c.leader.name) if c.leader else None
+        if leader is None or not leader.writable or c.pledges or c.failover:
+            return False
+        others = [i for i in self.instances.values() if i is not leader]
+        return leader.host in self.clients.routed and all(i.role is Role.STANDBY and i.receiving == leader.host for i in others)
+
+    # ---- what the models tell and ask
+
+    def next_ident(self) -> int:
+        self._ident += 1
+        return self._ident
+
+    def new_system_id(self) -> str:
+        self._systems += 1
+        return str(self._systems)
+
+    def address_of(self, name: str) -> str:
+        host, port = self.hosts[name].address
+        return f"{host}:{port}"
+
+    def as_agent(self, name: str, callback: Callable[[], None]) -> Callable[[], None]:
+        """A callback that runs as that host's agent of now: not while it is frozen, and never after its death."""
+        context = copy_context()
+        context.run(PROCESS.set, self.hosts[name].process)
+        return lambda: void(self.loop.call_soon(callback, context=context))
+
+    def receivers_of(self, upstream: str) -> list[Instance]:
+        return [i for i in self.instances.values() if i.receiving == upstream]
+
+    def upstream_gone(self, upstream: str) -> None:
+        for standby in self.receivers_of(upstream):
+            standby.lose_upstream()
+
+    def became_primary(self, instance: Instance) -> None:
+        leader = self.laws.cluster().leader
+        if leader is not None and leader.name == instance.host:
+            instance.led_term = leader.term
+        self.laws.unfenced.discard(instance.host)
+
+    def starting(self, instance: Instance, *, primary: bool) -> None:
+        self.laws.starting(instance, primary=primary)
+
+    def stopping(self, instance: Instance) -> None:
+        self.happened["stop"] += 1
+
+    def promoting(self, instance: Instance) -> None:
+        self.happened["promote"] += 1
+        self.laws.promoting(instance)
+
+    def received(self, instance: Instance, entries: list[Entry]) -> None:
+        self.laws.received(instance, entries)
+
+    def broken(self, law: str, detail: str) -> None:
+        self.laws.break_(law, detail)
+
+    def paused(self) -> bool:
+        config = self.laws.cluster().config
+        return bool(config and config.get("pause"))
+
+    # ---- the transcript
+
+    def note(self, who: str, text: str) -> None:
+        if self.keeps_transcript:
+            self.lines.append(f"{self.loop.now:9.3f}  {who or '-':4} {text}")
+
+    def _set_up_log(self) -> None:
+        if not self.keeps_transcript:
+            structlog.configure(wrapper_class=Silent, cache_logger_on_first_use=False)
+            return
+
+        def to_transcript(_: object, __: str, event: dict[str, Any]) -> str:
+            text = str(event.pop("event"))
+            facts = " ".join(f"{k}={v}" for k, v in event.items() if v not in ("", None))
+            self.note(host_of_process(), f"{text} {facts}".rstrip())
+            raise structlog.DropEvent
+
+        structlog.configure(processors=[to_transcript], wrapper_class=structlog.BoundLogger, cache_logger_on_first_use=False)
+
+
+class Silent(structlog.BoundLoggerBase):
+    """Costs nothing and says nothing."""
+
+    def _nothing(self, event: str, **facts: object) -> None:
+        return
+
+    debug = info = warning = error = critical = _nothing
+
+
+def void(_: object) -> None:
+    return
