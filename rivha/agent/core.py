@@ -122,7 +122,7 @@ class Core:
 
     async def _fenced(self, quit_s: float) -> None:
         self.desk.out_of_routing = True
-        await self.jobs.cancel()
+        await self.jobs.cancel(quit_s / 4)  # work that does not end in time, on a disk that hangs, must not save Postgres
         await self.postgres.stop(fast_s=0.0, quit_s=quit_s)
         self.waker.wake()
 

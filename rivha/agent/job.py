@@ -51,12 +51,12 @@ class JobSlot:
         self._task.add_done_callback(lambda task: self._ended(task, at_end))
         return True
 
-    async def cancel(self) -> None:
-        """Returns when the work has ended, whatever it made of its cancellation."""
+    async def cancel(self, within_s: float | None = None) -> None:
+        """Returns when the work has ended, whatever it made of its cancellation, or after `within_s` seconds."""
         if self._task is not None:
             task = self._task
             task.cancel()
-            await asyncio.wait({task})
+            await asyncio.wait({task}, timeout=within_s)
             if self._task is task:  # its done-callback may not have run yet
                 await asyncio.sleep(0)
 

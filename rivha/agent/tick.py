@@ -109,7 +109,8 @@ class Tick:
             view = await self._look()
         decision = decide(view)
         self._tell(Entry(began, self.wall(), view, decision, 0.0))
-        self.desk.out_of_routing = view.busy_with("stop", "handover") or self.fence.firing
+        leaving = view.busy_with("handover") and self.desk.out_of_routing  # not yet: it serves during its checkpoint
+        self.desk.out_of_routing = view.busy_with("stop") or leaving or self.fence.firing
         self.desk.publish(view)
 
         lease_outcome = await self.performer.lease(view, decision.lease.action)

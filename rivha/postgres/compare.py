@@ -79,7 +79,7 @@ async def _why_not_followed(parts: Parts, upstream: Upstream, leader: Leader, mi
     return None
 
 
-class _Cautious(Exception):
+class _Cautious(CommandFailed):
     """The end of the WAL could not be read; so it may lie past anything."""
 
 

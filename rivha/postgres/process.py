@@ -54,7 +54,7 @@ def is_postgres_of(pid: int, data_dir: str) -> bool:
         exe = os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")  # deleted: the package was upgraded under it
         if not os.path.basename(exe).startswith(("postgres", "postmaster")):
             return False
-        return os.readlink(f"/proc/{pid}/cwd") == os.path.realpath(data_dir)
+        return os.readlink(f"/proc/{pid}/cwd").removesuffix(" (deleted)") == os.path.realpath(data_dir)
     except OSError:
         return False
 

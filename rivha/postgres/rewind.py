@@ -11,10 +11,10 @@ import asyncio
 import structlog
 
 from rivha.errors import CommandFailed
-from rivha.model import Data, Upstream
+from rivha.model import Data, Upstream, format_lsn
 from rivha.postgres import conninfo, files, stopping
 from rivha.postgres.command import SINGLE_USER_DATABASE
-from rivha.postgres.compare import ask_leader
+from rivha.postgres.compare import ask_leader, last_record
 from rivha.postgres.controldata import ControlData
 from rivha.postgres.datadir import Contents
 from rivha.postgres.parts import Parts
@@ -54,6 +54,7 @@ async def _recover(parts: Parts, control: ControlData, found: Contents) -> None:
     if control.clean:
         return
     if found.standby or control.was_standby:
+        await _refuse_incomplete(parts, control)
         parts.conf.steer(None, frozen=True)
         await bring_up(parts, standby=True)
         await stopping.stop(parts, fast_s=STOP_FAST_S, quit_s=1.0)
@@ -65,6 +66,18 @@ async def _recover(parts: Parts, control: ControlData, found: Contents) -> None:
     log.info("recovering the crashed directory before the rewind", data_dir=parts.settings.data_dir)
     arguments = ["--single", *parts.conf.arguments(None), "-c", "archive_mode=on", "-c", "archive_command=false"]
     await parts.programs.run("postgres", *arguments, SINGLE_USER_DATABASE, timeout_s=RECOVERY_S)
+
+
+async def _refuse_incomplete(parts: Parts, control: ControlData) -> None:
+    """A copy or a rewound directory that never got the WAL up to where it is consistent would be recovering for ever."""
+    wanted = control.minimum_recovery
+    if wanted is None:
+        return
+    segment = (wanted - 1) // control.wal_segment_bytes * control.wal_segment_bytes
+    end = await last_record(parts, control, control.minimum_recovery_timeline, segment)
+    if end is None or end < wanted:
+        text = f"its WAL ends before {format_lsn(wanted)}, where it would be consistent"
+        raise CommandFailed(f"{parts.settings.data_dir} cannot be recovered for a rewind: {text}; clone it")
 
 
 def _prepare(parts: Parts) -> None:

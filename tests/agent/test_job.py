@@ -89,3 +89,22 @@ async def test_cancelling_waits_until_the_work_has_ended(slot: JobSlot):
     assert slot.job.outcome == "cancelled"
     assert slot.begin("rewind", asyncio.Event().wait)
     await slot.cancel()
+
+
+async def test_who_cannot_wait_for_the_end_of_a_cancelled_job_does_not(slot: JobSlot):
+    """The fence: a program in the grip of a hanging disk must not outlive the lease together with Postgres."""
+    hanging = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await hanging.wait()
+
+    slot.begin("start", work)
+    await asyncio.sleep(0)
+    await slot.cancel(0.01)
+
+    assert slot.busy
+    hanging.set()
+    await ended(slot)

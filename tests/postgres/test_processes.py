@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -264,3 +265,19 @@ async def test_a_callback_never_blocks_and_its_failure_is_only_said(tmp_path: Pa
     made.call("on_stop", "demoted")
     made.call("on_start", "demoted")
     await made.close()
+
+
+@pytest.mark.real
+async def test_a_hanging_postmaster_whose_directory_was_moved_is_ended_all_the_same(newest: Nodes):
+    """It is known by its pidfd; by its files it could not be found."""
+    a = await newest.primary()
+    pid = int((a.data_dir / "postmaster.pid").read_text().split()[0])
+    moved = a.data_dir.with_name("moved")
+    os.kill(pid, signal.SIGSTOP)
+    a.data_dir.rename(moved)
+
+    await a.server.stop(fast_s=0.1, quit_s=0.1)
+
+    await eventually(gone(pid))
+    for child in processes_of(str(moved)):
+        os.kill(child, signal.SIGKILL)

@@ -64,6 +64,24 @@ async def test_a_rewind_that_finds_nothing_to_do_has_failed(nodes: Nodes):
     assert not await has(b, "only_b_got_it")
 
 
+async def test_what_can_never_be_consistent_is_not_recovered_for_a_rewind_but_refused(nodes: Nodes):
+    """A directory just rewound, whose source died before it had sent the rest: its recovery would wait for ever."""
+    a = await nodes.primary()
+    b = await nodes.standby(of=a, name="b")
+    await commit(a, "t")
+    await caught_up(b, a)
+    await b.sql("CHECKPOINT")
+    await b.server.stop(fast_s=0)
+    assert (await b.status()).replay_lsn
+    for segment in (b.data_dir / "pg_wal").glob("0000000100000000*"):
+        segment.write_bytes(bytes(segment.stat().st_size))
+
+    with pytest.raises(CommandFailed, match="consistent"):
+        await b.server.rewind(a.upstream)
+
+    assert (await b.status()).data is Data.VALID
+
+
 async def test_a_standby_of_the_one_timeline_of_that_number_is_the_leaders(nodes: Nodes):
     _, b, c = await two_standbys(nodes)
     await b.server.freeze()
