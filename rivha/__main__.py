@@ -96,7 +96,7 @@ def run(config: Config) -> int:
     try:
         run_agent(config, logging, lambda: load(config.source, os.environ))
     except CannotRun as error:
-        structlog.get_logger(__name__).critical(str(error))
+        structlog.get_logger(__name__).critical(str(error), data_dir=config.postgres.data_dir)
         return error.exit_code
     else:
         return OK

@@ -29,6 +29,14 @@ async def lab(cluster: Lab) -> Lab:
     return cluster
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def ground() -> AsyncIterator[Lab]:
+    """etcd and a cluster of one node, db1, which is left alone: tests add nodes, or clusters of other names, and set them up wrongly."""
+    async with Lab(1) as lab:
+        await lab.up()
+        yield lab
+
+
 @asynccontextmanager
 async def writing(lab: Lab) -> AsyncIterator[Writer]:
     """A client that writes through HAProxy, its table empty at first."""

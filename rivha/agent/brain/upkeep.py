@@ -191,9 +191,12 @@ def _why_the_request_is_over(v: View, request: FailoverRequest) -> str | None:
 def settings(v: View, h: Housekeeping) -> tuple[Chore, ...]:
     """Due before anything is done to Postgres, so that it starts with the configuration of today.
 
-    A config key that is gone changes nothing: the last known configuration stays in force (HAZARDS A 16).
+    A config key that is gone changes nothing: the last known configuration stays in force (HAZARDS A 16). A directory of another cluster
+    is not written to.
     """
     c = v.cluster
+    if not v.data_is_of_this_cluster:
+        return ()
     if c is not None and c.config is not None and c.config_revision != h.configured_revision and not v.busy:
         return (Configure(c.config_revision),)
     return ()
