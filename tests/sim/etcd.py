@@ -1,7 +1,8 @@
 """The model of etcd, and the `Dcs` that an agent has on it.
 
 Held to tests/contract/test_dcs.py, which runs on real etcd too. It knows revisions, guarded transactions, leases that expire by etcd's own
-clock every half second, leader changes that extend every lease, and replies that are lost after the write took effect.
+clock every half second, leader changes that extend every lease, replies that are lost after the write took effect, and requests that are
+carried out after their sender has given up.
 """
 
 from __future__ import annotations
@@ -9,18 +10,21 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from rivha.dcs.base import Delete, KeyValue, Put, Reading, Txn
 from rivha.errors import DcsUnavailable
 from rivha.model import Outcome
+from tests.sim.loop import PROCESS
 from tests.sim.network import ETCD, Network
 
 T = TypeVar("T")
 
 EXPIRY_EVERY_S = 0.5  # etcd scans for expired leases so often (HAZARDS I 1)
 LEAST_TTL_S = 2.0  # ceil(1.5 election timeouts) at its defaults
+SERVER_PATIENCE_S = 7.0  # how long a server without a leader keeps a request that has come in
 
 
 @dataclass(slots=True)
@@ -119,25 +123,35 @@ class SimDcs:
         self.requests = 0
 
     async def _ask(self, apply: Callable[[], T], budget_s: float) -> T:
+        """The request travels by itself: once sent, etcd may carry it out although its sender gave up, froze or died meanwhile."""
         self.requests += 1
+        loop, network = asyncio.get_running_loop(), self._network
+        answer: asyncio.Future[T] = loop.create_future()
+        outside = copy_context()
+        outside.run(PROCESS.set, "")
+        patience_until = loop.time() + SERVER_PATIENCE_S
+
+        def replied(result: T) -> None:
+            if not answer.done():
+                answer.set_result(result)
+
+        def arrived() -> None:
+            if not self._store.up:
+                if loop.time() < patience_until:
+                    loop.call_later(0.1, arrived, context=outside)
+                return
+            result = apply()
+            if network.passes(ETCD, self._host) and not network.lost():
+                loop.call_later(network.delay_s(), replied, result, context=outside)
+
+        if network.passes(self._host, ETCD) and not network.lost():
+            late_s = network.late_s(budget_s)
+            loop.call_later(network.delay_s() + late_s, arrived, context=outside)
         try:
             async with asyncio.timeout(budget_s):
-                await asyncio.sleep(self._network.delay_s())
-                if not self._network.passes(self._host, ETCD) or self._network.lost():
-                    await self._never()
-                while not self._store.up:
-                    await asyncio.sleep(0.1)
-                result = apply()
-                if not self._network.passes(ETCD, self._host) or self._network.lost():
-                    await self._never()
-                await asyncio.sleep(self._network.delay_s())
-                return result
+                return await answer
         except TimeoutError as error:
             raise DcsUnavailable(f"etcd did not answer {self._host} within {budget_s:g} s") from error
-
-    @staticmethod
-    async def _never() -> None:
-        await asyncio.sleep(3600)
 
     async def read(self, budget_s: float) -> Reading:
         store = self._store

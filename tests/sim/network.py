@@ -14,6 +14,7 @@ class Network:
     cuts: set[tuple[str, str]] = field(default_factory=set)  # (from, to): nothing passes
     loss: float = 0.0  # of single messages to and from etcd
     slow: float = 1.0  # factor on every delay
+    late: float = 0.0  # of requests to etcd: carried out only after their sender has given up
 
     def passes(self, a: str, b: str) -> bool:
         return (a, b) not in self.cuts
@@ -29,6 +30,10 @@ class Network:
     def lost(self) -> bool:
         return self.loss > 0 and self.rng.random() < self.loss
 
+    def late_s(self, budget_s: float) -> float:
+        """How much later than others this request arrives; mostly 0."""
+        return budget_s + self.rng.uniform(0.0, 8.0) if self.late and self.rng.random() < self.late else 0.0
+
     def cut(self, a: str, b: str, *, one_way: bool = False) -> None:
         self.cuts.add((a, b))
         if not one_way:
@@ -36,4 +41,4 @@ class Network:
 
     def heal(self) -> None:
         self.cuts.clear()
-        self.loss, self.slow = 0.0, 1.0
+        self.loss, self.slow, self.late = 0.0, 1.0, 0.0
