@@ -44,7 +44,9 @@ class World:
         self.instances: dict[str, Instance] = {name: host.instance for name, host in self.hosts.items()}
         self.clients = Clients(self)
         self.laws = Laws(self)
-        self.script = script
+        # From a generator of its own: the same faults given as a script, or some of them, then meet the same world (shrink.py).
+        own = faults.random_script(random.Random(f"faults of {seed}"), list(self.hosts), chaos_s)
+        self.script = own if script is None else script
         self.healed = False
         self.lines: list[str] = []
         self.keeps_transcript = transcript
@@ -82,9 +84,7 @@ class World:
         for host in self.hosts.values():
             host.start_agent()
         await self._until_whole(60.0)
-        script = self.script or faults.random_script(self.rng, list(self.hosts), self.chaos_s)
-        self.script = script
-        await faults.play(self, script)
+        await faults.play(self, self.script)
         faults.heal(self)
         await self._until_whole(SETTLE_S)
         await asyncio.sleep(3.0)  # clients write to what has healed
