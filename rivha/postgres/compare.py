@@ -140,7 +140,8 @@ async def _stopped(parts: Parts, control: ControlData) -> tuple[int, Lsn, Lsn]:
             return timeline, max(start, read), read
         if control.minimum_recovery is not None and control.minimum_recovery_timeline >= control.checkpoint_timeline:
             timeline, start = control.minimum_recovery_timeline, control.minimum_recovery
-            read = await last_record(parts, control, timeline, start) or 0
+            # From the segment's beginning: right after a promotion, and after a rewind, there may be no record behind that position
+            read = await last_record(parts, control, timeline, segment_begin(start, control.wal_segment_bytes)) or 0
             return timeline, max(start, read), read
     end = await last_record(parts, control, control.checkpoint_timeline, control.checkpoint, one=control.state == "shut down")
     if end is None:
@@ -184,6 +185,11 @@ async def last_record(parts: Parts, control: ControlData, timeline: int, start: 
     end = history.record_end(begins, int(found.group(1)), control.wal_block_bytes, control.wal_segment_bytes)
     # The record of a switch to the next segment is short, but ends where that segment begins.
     return end if found.group(4) != "SWITCH" else -(-end // control.wal_segment_bytes) * control.wal_segment_bytes
+
+
+def segment_begin(lsn: Lsn, segment_bytes: int) -> Lsn:
+    """Of the segment that holds the byte before `lsn`."""
+    return (lsn - 1) // segment_bytes * segment_bytes
 
 
 def _last_segment_end(parts: Parts, segment_bytes: int, timeline: int, start: Lsn) -> Lsn | None:

@@ -14,7 +14,7 @@ from rivha.errors import CommandFailed
 from rivha.model import Data, Upstream, format_lsn
 from rivha.postgres import conninfo, files, stopping
 from rivha.postgres.command import SINGLE_USER_DATABASE
-from rivha.postgres.compare import ask_leader, last_record
+from rivha.postgres.compare import ask_leader, last_record, segment_begin
 from rivha.postgres.controldata import ControlData
 from rivha.postgres.datadir import Contents
 from rivha.postgres.parts import Parts
@@ -73,7 +73,7 @@ async def _refuse_incomplete(parts: Parts, control: ControlData) -> None:
     wanted = control.minimum_recovery
     if wanted is None:
         return
-    segment = (wanted - 1) // control.wal_segment_bytes * control.wal_segment_bytes
+    segment = segment_begin(wanted, control.wal_segment_bytes)
     end = await last_record(parts, control, control.minimum_recovery_timeline, segment)
     if end is None or end < wanted:
         text = f"its WAL ends before {format_lsn(wanted)}, where it would be consistent"

@@ -23,14 +23,16 @@ async def two_standbys(nodes: Nodes) -> tuple[Node, Node, Node]:
     return a, b, c
 
 
-async def test_two_second_timelines_that_began_at_the_same_place_are_told_apart(nodes: Nodes):
+@pytest.mark.parametrize("wrote", [True, False], ids=["wrote", "only-promoted"])
+async def test_two_second_timelines_that_began_at_the_same_place_are_told_apart(nodes: Nodes, wrote: bool):
     """b took over and died before c followed it, so c's promotion made "timeline 2" again, from the same last record."""
     a, b, c = await two_standbys(nodes)
     await a.server.stop(fast_s=30)
     for standby in (b, c):
         await standby.server.freeze()
         await standby.server.promote()
-    await commit(b, "only_on_b")
+    if wrote:
+        await commit(b, "only_on_b")
     for table in ("c1", "c2", "c3"):
         await commit(c, table)
     await b.server.stop(fast_s=0)
