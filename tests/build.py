@@ -23,6 +23,7 @@ from rivha.model import (
     Pledge,
     Policy,
     PostgresStatus,
+    Replication,
     Resignation,
     Role,
     State,
@@ -51,6 +52,10 @@ def a_member(name: str, role: str = "replica", state: str = "running", lsn: int 
     )
 
 
+def streams_to(name: str) -> Replication:
+    return Replication(name, None, "replicator", "streaming", "async", 0)
+
+
 class World:
     def __init__(self) -> None:
         self.cluster: Cluster | None = Cluster(
@@ -73,6 +78,8 @@ class World:
 
     def me(self, role: Role = STANDBY, state: State = State.RUNNING, **status: Any) -> World:
         lsn = status.pop("lsn", 100)
+        if role is PRIMARY and state is State.RUNNING:
+            status.setdefault("replication", (streams_to("db1"), streams_to("db3")))
         positions = {"wal_lsn": lsn} if role is PRIMARY else {"receive_lsn": lsn, "replay_lsn": lsn}
         self.status = PostgresStatus(state, role=role, system_id=SYSTEM, timeline=status.pop("timeline", 1), **positions, **status)
         if state in (State.STOPPED, State.CRASHED) and role is STANDBY:

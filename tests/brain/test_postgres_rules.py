@@ -9,7 +9,7 @@ import pytest
 from rivha.agent.brain import actions as do
 from rivha.agent.brain.memory import Failures
 from rivha.model import Data, Role, State, Upstream
-from tests.build import ME, MEMBER_LEASE, NOW, PRIMARY, STANDBY, World, a_member, a_view, decided
+from tests.build import ME, MEMBER_LEASE, NOW, PRIMARY, STANDBY, World, a_member, a_view, decided, streams_to
 
 DB1 = Upstream("db1", "10.0.0.1", 5432)
 
@@ -122,10 +122,24 @@ def test_a_switchover_hands_over_to_the_candidate():
         a_view().me(PRIMARY).leads().wanted(ME, "db3").member(a_member("db3", state="starting")),
         a_view().me(PRIMARY).leads().wanted(ME, "db3").etcd(optime=5_000_000),
         a_view().me(PRIMARY).leads().wanted(ME, None).without("db1", "db3"),
+        a_view().me(PRIMARY, replication=(streams_to("db1"),)).leads().wanted(ME, "db3"),
+        a_view().me(PRIMARY, replication=()).leads().wanted(ME, None),
         a_view().me(PRIMARY).leads().wanted(ME, "db3", "2099-01-01T00:00:00+00:00"),
         a_view().me(PRIMARY).leads().wanted(ME, "db3", "not a date"),
     ],
-    ids=["unknown", "itself", "another leader", "nofailover", "starting", "lags", "nobody left", "not yet due", "no date"],
+    ids=[
+        "unknown",
+        "itself",
+        "another leader",
+        "nofailover",
+        "starting",
+        "lags",
+        "nobody left",
+        "does not stream",
+        "nobody streams",
+        "not yet due",
+        "no date",
+    ],
 )
 def test_an_impossible_switchover_stops_nothing(world: World):
     assert postgres(world) == do.Nothing()

@@ -171,7 +171,7 @@ def why_not_switch_over(v: View, request: FailoverRequest) -> str | None:
     if request.candidate == c.leader.name:
         return f"{request.candidate} leads already"
     if request.candidate is None:
-        return None if another_can_lead(v) else "no other member can take over"
+        return None if another_can_lead(v) and _anybody_streams(v) else "no other member can take over"
     return _why_not_to(v, request)
 
 
@@ -187,7 +187,14 @@ def _why_not_to(v: View, request: FailoverRequest) -> str | None:
     lag = _lag_of(v, member)
     if request.leader is not None and lag > v.policy.maximum_lag_on_failover:
         return f"{name} lags {lag} bytes, more than maximum_lag_on_failover"
+    if request.leader is not None and not _anybody_streams(v, name):
+        return f"{name} does not stream from {v.me}: what it lacks would be lost"
     return None
+
+
+def _anybody_streams(v: View, name: str | None = None) -> bool:
+    """Only the leader sees its walsenders; who asks elsewhere (an API) is not refused for it, the leader is the one to judge."""
+    return not (v.i_lead and v.is_primary) or any(name in (None, r.application_name) for r in v.postgres.replication)
 
 
 def _lag_of(v: View, member: Member) -> int:
