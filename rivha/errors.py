@@ -27,6 +27,10 @@ class CommandFailed(RivhaError):
         self.code = code
 
 
+class NoSpace(CommandFailed):
+    """The same, on a disk that is full or read-only: nothing was learnt about the data, so try again when somebody has mended it."""
+
+
 class ConfigError(RivhaError):
     """The operator must change something; lists every mistake."""
 

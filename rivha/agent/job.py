@@ -13,9 +13,9 @@ from dataclasses import replace
 import structlog
 
 from rivha.advice import advice, advised, brief
-from rivha.agent.brain.memory import UNANSWERED
+from rivha.agent.brain.memory import HINDERED
 from rivha.agent.brain.view import Job
-from rivha.errors import CommandFailed, PostgresUnavailable, RivhaError
+from rivha.errors import CommandFailed, NoSpace, PostgresUnavailable, RivhaError
 
 log = structlog.get_logger(__name__)
 
@@ -69,7 +69,7 @@ class JobSlot:
             self.job = replace(job, outcome="cancelled", detail="cancelled")
             log.info("job cancelled", job=job.kind, subject=job.subject, seconds=seconds)
         elif (error := task.exception()) is not None:
-            result = UNANSWERED if isinstance(error, PostgresUnavailable) else ""
+            result = HINDERED if isinstance(error, (PostgresUnavailable, NoSpace)) else ""
             self.job = replace(job, outcome="failed", detail=_detail(error), result=result)
             self._tell_failure(self.job, error, seconds)
         else:

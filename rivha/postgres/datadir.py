@@ -26,6 +26,7 @@ MARKER = "rivha.unfinished."  # + what was begun
 STAGING = ".rivha-new"  # initdb and pg_basebackup fill this, then its entries are renamed into place
 SIGNALS = ("standby.signal", "recovery.signal")
 KINDS = ("bootstrap", "clone", "rewind")
+LEAST_ROOM = 32 << 20  # bytes
 PASSING = ("postmaster.pid", "postmaster.opts", "backup_label.old", "tablespace_map.old", "recovery.done")
 
 
@@ -133,6 +134,14 @@ class DataDir:
             return all(name == "lost+found" or name.startswith((".", MARKER)) for name in os.listdir(self.path))
         except OSError as e:
             raise CommandFailed(f"cannot look into {self.path}: {e.strerror or e}") from e
+
+    def has_no_room(self) -> bool:
+        """The file system is read-only, or has less space left than two WAL segments: whatever fails there may fail for that."""
+        try:
+            facts = os.statvfs(self.path)
+        except OSError:
+            return False
+        return bool(facts.f_flag & os.ST_RDONLY) or facts.f_bavail * facts.f_frsize < LEAST_ROOM
 
     # ---- the marker
 

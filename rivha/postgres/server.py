@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Set
 
-from rivha.errors import CommandFailed
+from rivha.errors import CommandFailed, NoSpace
 from rivha.model import Data, History, HistoryLine, PostgresStatus, Role, State, Upstream, WalEnd
 from rivha.postgres import bootstrap, clone, compare, rewind, running, slots, stopping
 from rivha.postgres.callbacks import Callbacks
@@ -67,7 +67,13 @@ class Server:
 
     async def rewind(self, source: Upstream) -> None:
         await self._refuse_while_running("rewind")
-        await rewind.rewind(self._parts, source)
+        try:
+            await rewind.rewind(self._parts, source)
+        except CommandFailed as failed:
+            if await asyncio.to_thread(self._parts.data.has_no_room):
+                full = f"the disk of {self._parts.settings.data_dir} is full or read-only; {failed.what}"
+                raise NoSpace(full, failed.output, failed.code) from failed
+            raise
 
     async def set_aside(self, why: str) -> str:
         await self._refuse_while_running("move away")

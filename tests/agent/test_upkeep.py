@@ -123,3 +123,9 @@ def test_a_wish_that_cannot_be_granted_is_refused_with_patronis_words():
 
 def test_a_silent_etcd_is_told_nothing():
     assert chores(a_view().me(PRIMARY).leads().etcd_silent()) == ()
+
+
+def test_a_directory_of_another_cluster_is_not_given_our_configuration():
+    w = a_view().me().leader("db1").etcd(config={"ttl": 10}, config_revision=2)
+    assert settings(w.view(), Housekeeping()) == (Configure(2),)
+    assert settings(w.etcd(initialize="1").view(), Housekeeping()) == ()

@@ -201,8 +201,8 @@ def test_a_rewind_whose_leader_did_not_answer_costs_the_directory_nothing():
     """A wrong password or a broken network says nothing about what lies here."""
     w = a_view().no_data(Data.UNFINISHED, "rewind").leader("db1")
 
-    assert postgres(w.remembers(failures={"rewind": Failures(9, NOW - 1000, unanswered=8)})) == do.Rewind(DB1)
-    assert isinstance(postgres(w.remembers(failures={"rewind": Failures(9, NOW - 1000, unanswered=7)})), do.SetAside)
+    assert postgres(w.remembers(failures={"rewind": Failures(9, NOW - 1000, hindered=8)})) == do.Rewind(DB1)
+    assert isinstance(postgres(w.remembers(failures={"rewind": Failures(9, NOW - 1000, hindered=7)})), do.SetAside)
 
 
 @pytest.mark.parametrize("world", [a_view().leads(), a_view().leader("db1"), a_view().leaderless()])

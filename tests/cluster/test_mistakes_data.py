@@ -270,6 +270,7 @@ async def test_a_primary_whose_disk_fills_up_gives_way_and_returns_when_there_is
                 assert "No space left on device" in full.agent.log.read_text()
                 assert len(await looks_on(lab, full, 10)) < 40
                 assert (full.data / "PG_VERSION").exists()
+                assert beside(full) == []
                 balloon.unlink()
                 await lab.heal(180)
             await full.kill_everything()

@@ -16,7 +16,7 @@ from rivha.model import Data, Role
 
 COMPARE_AFTER_S = 3.0  # a standby that has not streamed for so long may stand on another history
 COMPARE_AGAIN_S = 10.0
-REWINDS = 2  # failures, with a leader that answered, before the directory is cloned anew
+REWINDS = 2  # failures, with a leader that answered and space on the disk, before the directory is cloned anew
 STARTING_ELSEWHERE_S = 10.0  # a standby that was told to follow somebody else gets so long to start all the same
 DEMOTE_FAST_S = 0.0  # somebody else may acknowledge already: no time for a polite stop
 

@@ -11,7 +11,7 @@ from rivha.model import Role, State
 if TYPE_CHECKING:
     from rivha.agent.brain.view import View
 
-UNANSWERED = "unanswered"  # the result of a job that failed because the Postgres that it asked did not answer
+HINDERED = "hindered"  # the result of a job that failed for a reason outside of the data: nobody answered, or the disk is full
 CRASH_WINDOW_S = 120.0  # crashes are counted in a window: each restart may be quick while the disk is full (HAZARDS G 99)
 
 
@@ -21,7 +21,7 @@ class Failures:
 
     in_a_row: int
     last_at: float
-    unanswered: int = 0  # of these, how many found nobody to ask
+    hindered: int = 0  # of these, how many say nothing about the data
     why: str = ""  # the last one, for people
 
 
@@ -103,8 +103,8 @@ def _of_the_job(v: View, m: Memory) -> Memory:
     failures = dict(m.failures)
     before = failures.pop(j.kind, Failures(0, 0.0))
     if j.outcome == "failed":
-        unanswered = before.unanswered + (j.result == UNANSWERED)
-        failures[j.kind] = Failures(before.in_a_row + 1, j.ended_at, unanswered, j.detail)
+        hindered = before.hindered + (j.result == HINDERED)
+        failures[j.kind] = Failures(before.in_a_row + 1, j.ended_at, hindered, j.detail)
     m = replace(m, job_seen_at=j.ended_at, failures=failures)
     if j.kind == "compare":
         return replace(m, history=j.result if j.outcome == "done" else "unknown", compared_term=j.term, compared_at=j.ended_at)

@@ -135,7 +135,7 @@ def state_word(v: View) -> str:
     """Patroni's words (REFERENCE 1.15); a job under way says more than what it does to Postgres meanwhile."""
     if v.busy and v.job is not None and v.job.kind in JOB_WORDS:
         return JOB_WORDS[v.job.kind]
-    if v.down and v.failed("start"):
+    if v.down and v.has_data and v.failed("start"):
         return "start failed"
     return "running" if v.postgres.state is State.SILENT else v.postgres.state.value
 

@@ -44,7 +44,7 @@ class Job:
     term: int = 0  # the leadership for which it was begun
     ended_at: float | None = None
     outcome: str = ""  # "", done, failed, cancelled
-    result: str = ""  # of a comparison: same, diverged; of a failure: memory.UNANSWERED or ""
+    result: str = ""  # of a comparison: same, diverged; of a failure: memory.HINDERED or ""
     detail: str = ""  # for people: of a failure, what failed, why, and what to do
 
 
@@ -198,9 +198,9 @@ class View:
         return failures.in_a_row if failures else 0
 
     def spoiled(self, kind: str) -> int:
-        """The same, but for the tries that found nobody to ask: those tell nothing about what lies here."""
+        """The same, but for the tries that nobody answered or a full disk ended: those tell nothing about what lies here."""
         failures = self.memory.failures.get(kind)
-        return failures.in_a_row - failures.unanswered if failures else 0
+        return failures.in_a_row - failures.hindered if failures else 0
 
     def may_retry(self, kind: str, at_most_s: float = 60.0) -> bool:
         """After n failures in a row the next try waits 2^n half-seconds, `at_most_s` at the most."""
