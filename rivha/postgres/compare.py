@@ -31,6 +31,7 @@ SETTLE_S = 5.0  # a running standby that streams from nobody reaches the end of 
 SCAN_S = 120.0  # reading the WAL since the last checkpoint; beyond it the answer is the cautious one
 LEADER = """
 SELECT pg_is_in_recovery() AS standby, (SELECT system_identifier::text FROM pg_control_system()) AS system_id,
+       (SELECT timeline_id FROM pg_control_checkpoint()) AS checkpoint_timeline,
        CASE WHEN NOT pg_is_in_recovery() THEN pg_walfile_name(pg_current_wal_insert_lsn()) END AS file,
        CASE WHEN NOT pg_is_in_recovery() THEN (pg_current_wal_flush_lsn() - '0/0')::bigint END AS lsn
 """
@@ -44,6 +45,7 @@ class Leader:
     timeline: int
     lsn: Lsn
     past: tuple[HistoryLine, ...]
+    checkpoint_timeline: int  # behind `timeline` from its promotion until its next checkpoint
 
 
 async def compare(parts: Parts, upstream: Upstream) -> tuple[History, str]:
@@ -94,7 +96,7 @@ async def ask_leader(parts: Parts, upstream: Upstream) -> Leader:
         past = await connection.fetchval(HISTORY, f"pg_wal/{timeline:08X}.history") if timeline > 1 else b""
     if past is None:
         raise PostgresUnavailable(f"{upstream.name} has no history file of its timeline {timeline} in pg_wal")
-    return Leader(row["system_id"], timeline, row["lsn"], history.parse(past.decode(errors="replace")))
+    return Leader(row["system_id"], timeline, row["lsn"], history.parse(past.decode(errors="replace")), row["checkpoint_timeline"])
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ import asyncio
 
 import structlog
 
-from rivha.errors import CommandFailed
+from rivha.errors import CommandFailed, PostgresUnavailable
 from rivha.model import Data, Upstream, format_lsn
 from rivha.postgres import conninfo, files, stopping
 from rivha.postgres.command import SINGLE_USER_DATABASE
@@ -34,7 +34,9 @@ async def rewind(parts: Parts, source: Upstream) -> None:
     again = found.unfinished == "rewind"
     if found.data is not Data.VALID and not again:
         raise CommandFailed(found.problem or f"{parts.settings.data_dir} is empty: there is nothing to rewind")
-    await ask_leader(parts, source)  # a source that does not answer is found before the marker is set
+    leader = await ask_leader(parts, source)  # a source that does not answer is found before the marker is set
+    if leader.checkpoint_timeline != leader.timeline:  # pg_rewind believes the control file, and would find nothing to do (HAZARDS B 32)
+        raise PostgresUnavailable(f"{source.name} has not finished a checkpoint since its promotion: rewinding after it")
     await parts.postmaster.kill_all()
     await asyncio.to_thread(parts.conf.read_back)
     if not again:

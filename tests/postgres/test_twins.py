@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rivha.errors import CommandFailed
+from rivha.errors import CommandFailed, PostgresUnavailable
 from rivha.model import Data, History
 from tests.postgres.nodes import Node, Nodes, caught_up, commit, eventually, has, slots
 from tests.postgres.versions import nodes
@@ -64,6 +64,25 @@ async def test_a_rewind_that_finds_nothing_to_do_has_failed(nodes: Nodes):
     await b.server.start(primary=False, upstream=c.upstream)
     await eventually(b.streams)
     assert not await has(b, "only_b_got_it")
+
+
+async def test_a_source_is_rewound_from_only_after_its_first_checkpoint_as_primary(nodes: Nodes):
+    """Postgres takes its time for that one; and the agent there may have been restarted, and have published nothing about it."""
+    a = await nodes.primary()
+    b = await nodes.standby(of=a, name="b")
+    await a.sql("CREATE TABLE large AS SELECT generate_series(1, 100000)")  # hundreds of pages to be written, at leisure
+    await caught_up(b, a)
+    await b.server.freeze()
+    await commit(a, "tail")
+    await a.server.stop(fast_s=30)
+    await b.server.promote()
+
+    with pytest.raises(PostgresUnavailable, match="checkpoint"):
+        await a.server.rewind(b.upstream)
+
+    assert (await a.status()).data is Data.VALID
+    await b.server.checkpoint()
+    await a.server.rewind(b.upstream)
 
 
 async def test_what_can_never_be_consistent_is_not_recovered_for_a_rewind_but_refused(nodes: Nodes):
