@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rivha.api.health import Question, is_primary
+from tests.sim.disk import Entry
 from tests.sim.network import CLIENT
+from tests.sim.syncrep import Answer
 
 if TYPE_CHECKING:
     from tests.sim.host import Host
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 CHECK_EVERY_S = 0.5
 FALL = 2
 WRITE_EVERY_S = 0.25
+PATIENCE_S = 8.0  # then a client cancels a commit that waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class Acknowledged:
     ident: int  # of the WAL entry
     at: float
     host: str
-    term: int  # the leadership in which that Postgres became writable
+    term: int  # the leadership in which the Postgres that took it became writable
     number: int
 
 
@@ -34,6 +37,7 @@ class Clients:
         self.routed: set[str] = set()
         self.acknowledged: list[Acknowledged] = []
         self.refused = 0
+        self.unknown = 0
         self._number = 0
 
     async def check(self) -> None:
@@ -66,14 +70,22 @@ class Clients:
                 self.refused += 1
 
     def _try(self, name: str) -> None:
-        """One transaction. In asynchronous mode Postgres acknowledges what it has flushed itself."""
+        """One transaction. It counts as acknowledged only when Postgres says so, without a warning, and the client hears it."""
         instance = self.world.instances[name]
-        if not instance.writable or not self.world.network.passes(CLIENT, name) or instance.disk.full:
+        if not instance.writable or not self.world.network.passes(CLIENT, name):
             self.refused += 1
             return
         self._number += 1
-        entry = instance.append(f"row {self._number}")
-        if self.world.network.passes(name, CLIENT):
-            done = Acknowledged(entry.ident, self.world.loop.now, name, instance.led_term, self._number)
-            self.acknowledged.append(done)
-            self.world.laws.acknowledged(done)
+        number, term = self._number, instance.led_term
+
+        def told(entry: Entry, answer: Answer) -> None:
+            if answer is Answer.ACKNOWLEDGED and self.world.network.passes(name, CLIENT):
+                done = Acknowledged(entry.ident, self.world.loop.now, name, term, number)
+                self.acknowledged.append(done)
+                self.world.laws.acknowledged(done)
+            else:
+                self.unknown += 1
+
+        entry = instance.commit(f"row {number}", told)
+        if entry.ident in instance.syncrep.waiting:
+            self.world.loop.call_later(PATIENCE_S, instance.syncrep.cancel, entry)

@@ -1,7 +1,8 @@
 """What survives a power failure of one model host: a data directory, as far as failover is concerned.
 
 The WAL is a list of entries; an entry's `ident` is unique in the world and its place in a chain never changes, so two WALs agree up to the
-last place where their idents agree. Positions (LSNs) are ends of entries.
+last place where their idents agree. Positions (LSNs) are ends of entries; of the entries the first `flushed` survive a power failure, and the
+first `replayed` are in the tables.
 """
 
 from __future__ import annotations
@@ -26,14 +27,19 @@ class Entry:
 class Disk:
     system_id: str = ""  # "": empty
     wal: list[Entry] = field(default_factory=list)
+    flushed: int = 0
+    replayed: int = 0
     past: tuple[HistoryLine, ...] = ()  # the timelines that ended, as the newest history file says
     timeline: int = 1
+    checkpointed: int = 1  # the control file's timeline: behind the true one from a promotion to the next checkpoint (HAZARDS B 32)
     standby: bool = False  # standby.signal
     clean: bool = True  # the control file says "shut down"
     marker: str = ""  # clone, rewind, bootstrap: begun and not finished
     upstream: str = ""  # primary_conninfo, a host's name
     aside: int = 0  # directories moved out of the way
     full: bool = False
+    names: str = ""  # synchronous_standby_names, as postgresql.conf says
+    slots: dict[str, Lsn] = field(default_factory=dict)
 
     @property
     def end(self) -> Lsn:
@@ -42,16 +48,26 @@ class Disk:
     def append(self, ident: int, text: str) -> Entry:
         entry = Entry(ident, self.timeline, self.end + ENTRY_BYTES, text)
         self.wal.append(entry)
+        self.flushed = self.replayed = len(self.wal)
         return entry
 
+    def lose_power(self) -> None:
+        del self.wal[self.flushed :]
+        if self.wal:
+            self.timeline = self.wal[-1].timeline
+            self.past = tuple(line for line in self.past if line.timeline < self.timeline)
+
     def wipe(self) -> None:
-        aside = self.aside + 1
+        """Moved aside. A full disk is still full, and the agent writes its settings into whatever it starts next."""
+        aside, full, names = self.aside + 1, self.full, self.names
         self.__init__()  # type: ignore[misc]
-        self.aside = aside
+        self.aside, self.full, self.names = aside, full, names
 
     def copy_from(self, other: Disk, upto: int) -> None:
         self.system_id, self.wal = other.system_id, other.wal[:upto]
         self.past, self.timeline = other.past, other.timeline
+        self.flushed = self.replayed = len(self.wal)
+        self.checkpointed, self.slots = other.checkpointed, {}
 
 
 def agree(a: list[Entry], b: list[Entry]) -> int:

@@ -10,10 +10,13 @@ from rivha.errors import CommandFailed, PostgresUnavailable
 from rivha.model import Data, History, HistoryLine, PostgresStatus, Replication, Role, State, Upstream, WalEnd
 from tests.sim.disk import agree
 from tests.sim.server import Instance
+from tests.sim.syncrep import parse
 
 T = TypeVar("T")
 
-STARTED_BY_S = 3600.0
+POLL_S = 0.05
+STANDS_STILL_S = 0.1
+MOVE_S = 0.02
 
 
 class SimPostgres:
@@ -30,6 +33,8 @@ class SimPostgres:
             if i.trouble.hung and i.alive:
                 return PostgresStatus(State.SILENT, self._data(), role=i.role, problem="no answer", system_id=d.system_id or None)
         await asyncio.sleep(0.001)
+        if i.trouble.unmounted and not i.alive:
+            return PostgresStatus(State.STOPPED, self._data(), problem="the data directory is not mounted")
         if not d.system_id:
             return PostgresStatus(State.STOPPED, self._data(), unfinished=d.marker)
         if not i.alive:
@@ -37,33 +42,58 @@ class SimPostgres:
             role = Role.STANDBY if d.standby else Role.PRIMARY
             common = {"role": role, "system_id": d.system_id, "timeline": d.timeline, "wal_lsn": d.end, "clean": d.clean}
             return PostgresStatus(state, self._data(), unfinished=d.marker, **common)  # type: ignore[arg-type]
+        if i.stopping:
+            return PostgresStatus(State.SILENT, self._data(), role=i.role, problem="Postgres is shutting down", system_id=d.system_id)
         if i.state is State.STARTING:
-            return PostgresStatus(State.STARTING, self._data(), role=i.role)
+            return PostgresStatus(State.STARTING, self._data(), role=i.role, upstream=self._upstream(), system_id=d.system_id)
         return self._running()
+
+    def _upstream(self) -> str | None:
+        i = self._i
+        return i.world.address_of(i.disk.upstream) if i.disk.upstream and i.role is Role.STANDBY else None
 
     def _running(self) -> PostgresStatus:
         i, d = self._i, self._i.disk
-        if i.role is not Role.STANDBY:
-            rows = tuple(
-                Replication(s.host, None, "replicator", "streaming", "async", 0, d.end, s.disk.end, s.disk.end)
-                for s in i.world.receivers_of(i.host)
-            )
-            role = i.role if i.role is Role.PRIMARY else Role.PRIMARY
-            return PostgresStatus(State.RUNNING, role=role, system_id=d.system_id, timeline=d.timeline, wal_lsn=d.end, replication=rows)
-        upstream = i.world.address_of(d.upstream) if d.upstream else None
+        common = {"system_id": d.system_id, "timeline": d.timeline, "slots": dict(d.slots), "synchronous_standby_names": i.names}
+        if i.role is Role.PRIMARY:
+            return PostgresStatus(State.RUNNING, role=i.role, wal_lsn=d.end, replication=self._senders(), **common)  # type: ignore[arg-type]
         return PostgresStatus(
             State.RUNNING,
-            role=Role.STANDBY,
-            system_id=d.system_id,
-            timeline=d.timeline,
-            receive_lsn=d.end,
-            replay_lsn=d.end,
-            latest_end_lsn=i.heard_end or None,
-            upstream=upstream,
+            role=i.role,
+            receive_lsn=d.wal[d.flushed - 1].end if i.receiver.began and d.flushed else None,
+            replay_lsn=i.replayed,
+            replay_age_s=0.0,
+            replay_paused=i.replay_paused,
+            latest_end_lsn=i.receiver.heard_end,
+            upstream=self._upstream(),
             streaming=bool(i.receiving),
+            replication=self._senders(),
+            **common,  # type: ignore[arg-type]
+        )
+
+    def _senders(self) -> tuple[Replication, ...]:
+        i = self._i
+        live = i.syncrep.live()
+        names = i.syncrep.names if i.role is Role.PRIMARY else None
+        states = names.states(list(live)) if names else {}
+        return tuple(
+            Replication(
+                host,
+                i.world.hosts[host].address[0],
+                "replicator",
+                "streaming",
+                states.get(host, "async"),
+                names.priority(host) if names else 0,
+                i.disk.end,
+                sender.flush,
+                sender.replay,
+            )
+            for host, sender in live.items()
         )
 
     def _data(self) -> Data:
+        if self._i.trouble.unmounted:
+            return Data.INACCESSIBLE
         if self._i.disk.marker:
             return Data.UNFINISHED
         return Data.VALID if self._i.disk.system_id else Data.EMPTY
@@ -80,6 +110,7 @@ class SimPostgres:
 
     async def bootstrap(self) -> str:
         i = self._i
+        i.world.doing(i.host, "bootstrap")
         if self._data() is not Data.EMPTY:
             raise CommandFailed("the directory is not empty")
         i.disk.marker = "bootstrap"
@@ -94,16 +125,18 @@ class SimPostgres:
         return i.disk.system_id
 
     async def clone(self, source: Upstream) -> None:
+        """Into a staging folder; under its marker only while that is moved into place."""
         i = self._i
-        if i.alive:
-            raise CommandFailed("Postgres runs on it")
+        i.world.doing(i.host, "clone")
+        self._refuse()
         if i.disk.marker:
             i.disk.wipe()
         elif i.disk.system_id:
             raise CommandFailed("the directory is not empty")
-        i.disk.marker = "clone"
         other = await self._copying(source, i.trouble.copy_s)
-        i.disk.copy_from(other.disk, len(other.disk.wal))
+        i.disk.marker = "clone"
+        i.disk.copy_from(other.disk, other.disk.flushed)
+        await asyncio.sleep(MOVE_S)
         i.disk.standby, i.disk.clean, i.disk.marker, i.disk.upstream = True, True, "", ""
 
     async def _copying(self, source: Upstream, seconds: float) -> Instance:
@@ -111,25 +144,48 @@ class SimPostgres:
         other = self._i.world.instances[source.name]
         generation = other.generation
         for _ in range(5):
-            reachable = self._i.world.network.talk(self._i.host, other.host)
-            if not reachable or other.generation != generation or other.state is not State.RUNNING or other.trouble.hung:
+            if not self._reaches(other) or other.generation != generation or not _serves(other):
                 raise CommandFailed(f"the connection to {source.name} broke off")
+            if self._i.disk.full:
+                raise CommandFailed("No space left on device")
             await asyncio.sleep(seconds / 5)
         return other
 
+    def _reaches(self, other: Instance) -> bool:
+        return self._i.world.network.talk(self._i.host, other.host)
+
+    def _refuse(self) -> None:
+        """What no work on a directory goes on with."""
+        if self._i.alive:
+            raise CommandFailed("Postgres is running on it")
+        if self._i.trouble.unmounted:
+            raise CommandFailed("the data directory is not mounted")
+
     async def start(self, *, primary: bool, upstream: Upstream | None) -> None:
         i = self._i
+        if i.alive:
+            await self._start_running(primary, upstream)
+            return
+        self._refuse()
         if i.disk.marker:
             i.world.broken("a directory with a marker was started", i.host)
             raise CommandFailed(f"an interrupted {i.disk.marker} is not started")
-        if i.alive:
-            if (i.role is Role.PRIMARY) != primary:
-                raise CommandFailed("runs in another role")
-            return
+        if not i.disk.system_id:
+            raise CommandFailed("the directory is empty")
         i.disk.standby, i.disk.upstream = not primary, upstream.name if upstream else ""
         i.world.starting(i, primary=primary)
         if not await self._by_itself(i.start()):
-            raise CommandFailed("Postgres died while it started")
+            raise CommandFailed("Postgres died while it started" if not i.disk.full else "No space left on device")
+
+    async def _start_running(self, primary: bool, upstream: Upstream | None) -> None:
+        i = self._i
+        while i.state is State.STARTING:
+            await asyncio.sleep(POLL_S)
+        self._reachable()
+        if (i.role is Role.PRIMARY) != primary:
+            raise CommandFailed(f"Postgres runs already, but as {i.role}")
+        if not primary:
+            await self.follow(upstream)
 
     async def stop(self, *, fast_s: float, quit_s: float = 1.0) -> None:
         self._i.world.stopping(self._i)
@@ -142,56 +198,83 @@ class SimPostgres:
             raise CommandFailed("Postgres died while it was promoted")
 
     async def follow(self, upstream: Upstream | None) -> None:
-        self._reachable()
+        self._in_recovery("a primary cannot follow anybody without being stopped")
         await asyncio.sleep(0.01)
-        self._reachable()
+        self._in_recovery("promoted meanwhile")
         self._i.point_at(upstream.name if upstream else "")
 
     async def freeze(self) -> WalEnd:
-        self._reachable()
+        """No receiver, and all that lies here replayed: then its end is known (HAZARDS H 10). It may take as long as the backlog is."""
+        i = self._i
+        i.world.doing(i.host, "pledge")
+        self._in_recovery("a primary cannot be frozen")
         await asyncio.sleep(0.01)
-        self._reachable()
-        self._i.point_at("")
-        await asyncio.sleep(0.1)
-        self._reachable()
-        return WalEnd(self._i.disk.timeline, self._i.disk.end)
+        self._in_recovery("promoted meanwhile")
+        i.point_at("")
+        await asyncio.sleep(STANDS_STILL_S)
+        while i.has_backlog:
+            self._in_recovery("promoted meanwhile")
+            await asyncio.sleep(POLL_S)
+        self._in_recovery("promoted meanwhile")
+        return WalEnd(i.disk.timeline, i.disk.end)
 
     def _reachable(self) -> None:
-        if self._i.state is not State.RUNNING or self._i.trouble.hung:
+        i = self._i
+        if i.state is not State.RUNNING or i.trouble.hung or i.stopping:
             raise PostgresUnavailable("Postgres does not answer")
+
+    def _in_recovery(self, otherwise: str) -> None:
+        self._reachable()
+        if self._i.role is not Role.STANDBY:
+            raise CommandFailed(otherwise)
 
     async def compare(self, leader: Upstream) -> tuple[History, str]:
         other = self._i.world.instances[leader.name]
         await asyncio.sleep(0.03)
-        if not self._i.world.network.talk(self._i.host, other.host) or not other.writable:
-            return History.UNKNOWN, f"{leader.name} does not answer"
-        mine, theirs = self._i.disk.wal, other.disk.wal
-        return (History.SAME, "a prefix") if agree(mine, theirs) == len(mine) else (History.DIVERGED, "not a prefix")
+        if not self._reaches(other) or not other.writable:
+            return History.UNKNOWN, f"{leader.name} ({leader.address}) does not answer"
+        mine, theirs = self._i.disk, other.disk
+        if mine.system_id != theirs.system_id:
+            return History.UNKNOWN, f"{leader.name} is of another cluster"
+        return (History.SAME, "a prefix") if agree(mine.wal, theirs.wal) == len(mine.wal) else (History.DIVERGED, "not a prefix")
 
     async def rewind(self, source: Upstream) -> None:
-        i = self._i
-        if i.alive:
-            raise CommandFailed("Postgres runs on it")
+        """Crash recovery of a dirty directory first, and only then the marker."""
+        i, other = self._i, self._i.world.instances[source.name]
+        i.world.doing(i.host, "rewind")
+        self._refuse()
+        if not self._reaches(other) or not other.writable:
+            raise PostgresUnavailable(f"{source.name} ({source.address}) does not answer")
+        if other.disk.checkpointed != other.disk.timeline:
+            raise PostgresUnavailable(f"{source.name} has not finished a checkpoint since its promotion: rewinding after it")
+        if not i.disk.clean and not i.disk.marker:
+            await asyncio.sleep(i.trouble.start_s)
+            if i.disk.full:
+                raise CommandFailed("No space left on device")
+            i.disk.clean = True
         i.disk.marker = "rewind"
         other = await self._copying(source, i.trouble.rewind_s)
-        i.disk.copy_from(other.disk, len(other.disk.wal))
+        i.disk.copy_from(other.disk, other.disk.flushed)
         i.disk.standby, i.disk.clean, i.disk.marker, i.disk.upstream = True, True, "", ""
 
     async def set_aside(self, why: str) -> str:
-        if self._i.alive:
-            raise CommandFailed("Postgres runs on it")
+        self._i.world.doing(self._i.host, "set_aside")
+        self._refuse()
         self._i.disk.wipe()
         return f"data.{why}"
 
     async def checkpoint(self) -> None:
         self._reachable()
+        generation = self._i.generation
         await asyncio.sleep(0.05)
+        self._i.checkpoint(generation)
 
     async def timelines(self) -> tuple[HistoryLine, ...]:
         return self._i.disk.past
 
     async def restart(self) -> None:
         i = self._i
+        self._reachable()
         standby, upstream = i.role is Role.STANDBY, i.disk.upstream
         await self._by_itself(i.stop(10.0, 1.0))
         i.disk.standby, i.disk.upstream = standby, upstream
@@ -200,11 +283,37 @@ class SimPostgres:
             raise CommandFailed("Postgres died while it started")
 
     async def configure(self, dynamic: Mapping[str, object], *, reload: bool) -> None:
-        if self._i.disk.full:
+        """Of all settings the model knows one. A mistyped one is left out, as by the real adapter."""
+        i = self._i
+        if i.disk.full:
             raise CommandFailed("No space left on device")
+        postgresql = dynamic.get("postgresql")
+        parameters = postgresql.get("parameters") if isinstance(postgresql, Mapping) else None
+        names = str(parameters.get("synchronous_standby_names", "")) if isinstance(parameters, Mapping) else ""
+        try:
+            parse(names)
+        except ValueError:
+            return
+        if names != i.disk.names and reload and i.alive:
+            i.reload(names)
+        i.disk.names = names
 
     async def keep_slots(self, wanted: Set[str], advance: Mapping[str, int]) -> None:
-        return
+        """Made where the WAL ends now; in use while that standby streams; moved up to what is replayed here."""
+        i = self._i
+        if i.state is not State.RUNNING or i.trouble.hung or i.disk.slots.keys() == wanted and not advance:
+            return
+        live, slots = i.syncrep.live(), i.disk.slots
+        for name in [n for n in slots if n not in wanted and n not in live]:
+            del slots[name]
+        for name in wanted:
+            slots.setdefault(name, i.replayed)
+            if i.role is Role.STANDBY and name in advance:
+                slots[name] = max(slots[name], min(advance[name], i.replayed))
 
     async def close(self) -> None:
         return
+
+
+def _serves(i: Instance) -> bool:
+    return i.state is State.RUNNING and not i.trouble.hung and not i.stopping

@@ -1,6 +1,7 @@
-"""The model of one PostgreSQL: the process on a disk, its replication, and the faults that it can have.
+"""The model of one PostgreSQL: the process on a disk, its sessions, and the faults that it can have.
 
-It lives in the world, not in the agent: an agent that dies in the middle of a verb leaves whatever Postgres goes on to do by itself.
+It lives in the world, not in the agent: an agent that dies in the middle of a verb leaves whatever Postgres goes on to do by itself. How WAL
+comes to a standby is in receiver.py, whose commits wait for whom in syncrep.py. Held to tests/contract/test_postgres*.py.
 """
 
 from __future__ import annotations
@@ -11,45 +12,53 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rivha.model import Role, State
-from tests.sim.disk import Disk, Entry, agree, promoted
+from rivha.model import Lsn, Role, State
+from tests.sim.disk import Disk, Entry, promoted
+from tests.sim.receiver import Receiver
+from tests.sim.syncrep import Answer, SyncRep, Told, parse
 
 if TYPE_CHECKING:
     from tests.sim.world import World
 
-RETRY_S = 0.2  # wal_retrieve_retry_interval
-RECEIVER_TIMEOUT_S = 5.0  # a silent upstream is noticed so late
-IN_A_ROW = 50  # entries a delivery carries at the most
+LOOK_S = 0.05  # how often what waits inside a process looks again
+DRAIN_LOOK_S = 0.005
+CHECKPOINT_S = 30.0  # until the checkpoint that a promotion asks for by itself, unless somebody orders one
+KILLED_S = 0.01  # an immediate stop that is heard
 
 
 @dataclass(slots=True)
 class Trouble:
-    """Faults of this Postgres, set by the script."""
+    """Faults of this Postgres, set by the script. Seconds; 0 is at once."""
 
     hung: bool = False
+    unmounted: bool = False  # the data directory is not there
     start_s: float = 0.1
-    stop_s: float = 0.05
+    stop_s: float = 0.05  # a fast stop's checkpoint
     promote_s: float = 0.03
     copy_s: float = 1.0
     rewind_s: float = 0.5
+    flush_s: float = 0.0  # of what a standby has received
+    replay_s: float = 0.0  # for one entry: more than 0 makes a backlog
+    reload_s: float = 0.01  # until fresh backends have a changed setting; the running processes take as long again
 
 
-@dataclass(slots=True)
 class Instance:
-    host: str
-    world: World
-    rng: random.Random
-    disk: Disk = field(default_factory=Disk)
-    state: State = State.STOPPED
-    role: Role = Role.UNKNOWN
-    receiving: str = ""  # the host that the WAL receiver is connected to
-    generation: int = 0  # of the process: what was under way for an older one is void
-    trouble: Trouble = field(default_factory=Trouble)
-    on_death: list[Callable[[], None]] = field(default_factory=list)
-    led_term: int = 0  # the leadership in which it last became a writable primary, for the laws
-    heard_end: int = 0
+    def __init__(self, host: str, world: World, rng: random.Random) -> None:
+        self.host, self.world, self.rng = host, world, rng
+        self.disk = Disk()
+        self.state, self.role = State.STOPPED, Role.UNKNOWN
+        self.stopping = False  # a fast stop was heard: no sessions any more
+        self.shut = False  # its shutdown checkpoint is written
+        self.generation = 0  # of the process: what was under way for an older one is void
+        self.trouble = Trouble()
+        self.on_death: list[Callable[[], None]] = []
+        self.led_term = 0  # the leadership in which it last became a writable primary, for the laws
+        self.replay_paused = False
+        self.names = ""  # synchronous_standby_names as a fresh backend shows it; `syncrep.names` is what counts
+        self.syncrep = SyncRep(world.loop.time)
+        self.receiver = Receiver(self)
 
-    # ---- life and death
+    # ---- what it is
 
     @property
     def alive(self) -> bool:
@@ -57,134 +66,180 @@ class Instance:
 
     @property
     def writable(self) -> bool:
-        return self.state is State.RUNNING and self.role is Role.PRIMARY and not self.trouble.hung
+        return self.state is State.RUNNING and self.role is Role.PRIMARY and not self.trouble.hung and not self.stopping
 
-    def die(self) -> None:
-        """The postmaster is gone, at once and without a word."""
+    @property
+    def receiving(self) -> str:
+        """The host that the WAL receiver is connected to."""
+        return self.receiver.upstream
+
+    @property
+    def replayed(self) -> Lsn:
+        return self.disk.wal[self.disk.replayed - 1].end if self.disk.replayed else 0
+
+    def sees(self, text: str) -> bool:
+        """Whether a fresh session finds that row."""
+        return any(e.text == text and e.ident not in self.syncrep.waiting for e in self.disk.wal[: self.disk.replayed])
+
+    # ---- life and death
+
+    def die(self, *, power: bool = False) -> None:
+        """The postmaster is gone, at once and without a word; with the power also what was not flushed."""
         if self.alive:
-            self.state, self.receiving = State.CRASHED, ""
-            self.disk.clean = False
-            self.generation += 1
-            for callback in tuple(self.on_death):
-                self.world.loop.call_soon(callback)
+            self._end(State.CRASHED, quietly=power)
+            self.disk.clean = self.shut
+        if power:
+            self.disk.lose_power()
+
+    def _end(self, state: State, *, quietly: bool = False) -> None:
+        self.state, self.stopping, self.replay_paused = state, False, False
+        self.generation += 1
+        self.receiver.drop(quietly=quietly)
+        self.syncrep.end()
+        for callback in tuple(self.on_death):
+            self.world.loop.call_soon(callback)
+        if not quietly:
             self.world.upstream_gone(self.host)
 
-    async def start(self) -> bool:
-        """Crash recovery included. False when it died meanwhile."""
-        self.generation += 1
+    async def _lasts(self, seconds: float) -> bool:
+        """Work of this process, which takes longer while it hangs. False when it died meanwhile."""
         mine = self.generation
+        await asyncio.sleep(seconds)
+        while self.trouble.hung and self.generation == mine:
+            await asyncio.sleep(LOOK_S)
+        return self.generation == mine
+
+    async def start(self) -> bool:
+        """Crash recovery included, which makes commits visible that were waiting. False when it died meanwhile."""
+        self.generation += 1
         self.state, self.role = State.STARTING, Role.STANDBY if self.disk.standby else Role.PRIMARY
-        self.disk.clean = False
-        await asyncio.sleep(self.trouble.start_s)
-        if self.generation != mine:
+        self.stopping = self.shut = self.disk.clean = False
+        if not await self._lasts(self.trouble.start_s):
             return False
-        self.state = State.RUNNING
+        if self.disk.full or self.trouble.unmounted:
+            self.die()
+            return False
+        self.state, self.names = State.RUNNING, self.disk.names
+        self.syncrep.names = parse(self.names)
         if self.role is Role.PRIMARY:
+            self.disk.flushed = self.disk.replayed = len(self.disk.wal)
+            self.disk.checkpointed = self.disk.timeline
             self.world.became_primary(self)
         else:
-            self.connect_soon(0.0)
+            self.disk.flushed = len(self.disk.wal)
+            self.receiver.started()
         return True
 
     async def stop(self, fast_s: float, quit_s: float) -> None:
-        """Fast: the standbys that are connected get the shutdown checkpoint. Immediate: crash recovery follows."""
+        """Fast: connected standbys get the shutdown checkpoint. Then immediate: crash recovery follows, unless that checkpoint was written."""
         if not self.alive:
             return
         mine = self.generation
-        if fast_s > 0 and not self.trouble.hung and self.state is State.RUNNING:
-            await asyncio.sleep(min(self.trouble.stop_s, fast_s))
-            if self.generation != mine:
-                return
-            if self.trouble.stop_s <= fast_s:
-                await self._shut_down()
-                return
-        await asyncio.sleep(min(0.01, quit_s))
+        if fast_s > 0 and self.state is State.RUNNING:
+            await self._stop_fast(self.world.loop.now + fast_s)
+        if self.generation == mine:
+            await asyncio.sleep(quit_s if self.trouble.hung else min(KILLED_S, quit_s))
         if self.generation == mine:
             self.die()
 
-    async def _shut_down(self) -> None:
+    async def _stop_fast(self, end: float) -> None:
+        mine, loop = self.generation, self.world.loop
+        while self.trouble.hung and self.generation == mine and loop.now < end:
+            await asyncio.sleep(LOOK_S)
+        if self.generation != mine or loop.now >= end:
+            return
+        self.stopping = True
+        self.syncrep.end_sessions()
+        await asyncio.sleep(min(self.trouble.stop_s, end - loop.now))
+        if self.generation != mine or self.trouble.hung or loop.now >= end:
+            return
         if self.role is Role.PRIMARY:
+            if self.disk.full:
+                self.die()
+                return
             self.append("shutdown checkpoint")
-            self.role = Role.UNKNOWN  # acknowledges nothing any more
-            await asyncio.sleep(self.world.network.delay_s() * 4)
-            self.role = Role.PRIMARY
-        self.state, self.receiving = State.STOPPED, ""
-        self.disk.clean = True
-        self.generation += 1
-        self.world.upstream_gone(self.host)
+            self.shut, self.disk.checkpointed = True, self.disk.timeline
+            while any(s.flush < self.disk.end for s in self.syncrep.live().values()) and self.generation == mine and loop.now < end:
+                await asyncio.sleep(DRAIN_LOOK_S)
+        if self.generation == mine and loop.now < end:
+            self._end(State.STOPPED)
+            self.disk.clean = True
 
-    # ---- writing and replicating
+    # ---- writing
 
     def append(self, text: str) -> Entry:
+        """Flushed here when it returns."""
         entry = self.disk.append(self.world.next_ident(), text)
         for standby in self.world.receivers_of(self.host):
-            standby.deliver_soon(self)
+            standby.receiver.deliver_soon()
         return entry
 
-    def connect_soon(self, after_s: float) -> None:
-        mine = self.generation
-        self.world.loop.call_later(after_s, self._connect, mine)
+    def commit(self, text: str, told: Told) -> Entry:
+        """One transaction of a client, who is told how it ended: now, or when the standbys named have it."""
+        if self.disk.full:
+            entry = Entry(self.world.next_ident(), self.disk.timeline, self.disk.end, text)
+            self.die()  # PANIC: could not write to pg_wal
+            told(entry, Answer.BROKEN)
+            return entry
+        entry = self.append(text)
+        self.syncrep.commit(entry, told)
+        return entry
 
-    def _connect(self, generation: int) -> None:
-        """The WAL receiver's attempt; it tries again for ever, like the real one."""
-        if generation != self.generation or self.state is not State.RUNNING or self.role is not Role.STANDBY or self.receiving:
-            return
-        upstream = self.world.instances.get(self.disk.upstream) if self.disk.upstream else None
-        if upstream is None or self.trouble.hung:
-            if self.disk.upstream:
-                self.connect_soon(RETRY_S)
-            return
-        reachable = self.world.network.talk(self.host, upstream.host) and upstream.state is State.RUNNING and not upstream.trouble.hung
-        if reachable and upstream.disk.system_id == self.disk.system_id and agree(self.disk.wal, upstream.disk.wal) == len(self.disk.wal):
-            self.receiving = upstream.host
-            self.deliver_soon(upstream)
-        else:
-            self.connect_soon(RETRY_S)
+    def reload(self, names: str) -> None:
+        """SIGHUP: fresh backends have the setting at once, the processes that run take it in their own time."""
+        self.disk.names = names
+        loop, after_s = self.world.loop, self.trouble.reload_s
+        loop.call_later(after_s, self._shows, self.generation, names)
+        loop.call_later(2 * after_s, self._takes, self.generation, names)
 
-    def deliver_soon(self, upstream: Instance) -> None:
-        self.world.loop.call_later(self.world.network.delay_s(), self._deliver, upstream, self.generation, upstream.generation)
+    def _shows(self, generation: int, names: str) -> None:
+        if generation == self.generation:
+            self.names = names
 
-    def _deliver(self, upstream: Instance, mine: int, theirs: int) -> None:
-        if mine != self.generation or theirs != upstream.generation or self.receiving != upstream.host or self.trouble.hung:
-            return
-        if not self.world.network.talk(self.host, upstream.host) or upstream.trouble.hung:
-            self.world.loop.call_later(RECEIVER_TIMEOUT_S, self._time_out, mine, upstream.host)
-            return
-        fresh = upstream.disk.wal[len(self.disk.wal) : len(self.disk.wal) + IN_A_ROW]
-        if fresh:
-            self.world.received(self, fresh)
-            self.disk.wal.extend(fresh)
-            self.disk.timeline, self.disk.past = fresh[-1].timeline, upstream.disk.past
-        self.heard_end = upstream.disk.end
-        if len(self.disk.wal) < len(upstream.disk.wal):
-            self.deliver_soon(upstream)
+    def _takes(self, generation: int, names: str) -> None:
+        if generation == self.generation:
+            self.syncrep.take(parse(names))
 
-    def _time_out(self, generation: int, upstream: str) -> None:
-        if generation == self.generation and self.receiving == upstream:
-            other = self.world.instances[upstream]
-            if self.world.network.talk(self.host, upstream) and not other.trouble.hung and other.alive:
-                self.deliver_soon(other)
-            else:
-                self.lose_upstream()
+    # ---- standbys
 
     def lose_upstream(self) -> None:
-        self.receiving = ""
-        self.connect_soon(RETRY_S)
+        self.receiver.upstream_ended()
 
     def point_at(self, upstream: str) -> None:
-        """primary_conninfo by reload: a receiver with another setting ends."""
+        """primary_conninfo by reload: a receiver with another setting ends, after it has flushed what it received."""
         if self.disk.upstream != upstream:
-            self.disk.upstream, self.receiving = upstream, ""
-            self.connect_soon(0.0)
+            self.disk.upstream = upstream
+            self.receiver.drop()
+            self.disk.flushed = len(self.disk.wal)
+            self.receiver.replay()
+            self.receiver.connect_soon(0.0)
+
+    @property
+    def has_backlog(self) -> bool:
+        return self.disk.replayed < len(self.disk.wal) and not self.replay_paused
 
     async def promote(self) -> bool:
+        """Replays all that lies here first. False when it died meanwhile."""
         mine = self.generation
-        self.receiving = ""
-        await asyncio.sleep(self.trouble.promote_s)
-        if self.generation != mine or self.role is not Role.STANDBY:
-            return self.role is Role.PRIMARY
+        self.point_at("")
+        self.replay_paused = False
+        self.receiver.replay()
+        while self.has_backlog:
+            if not await self._lasts(LOOK_S):
+                return False
+        if not await self._lasts(self.trouble.promote_s) or self.role is not Role.STANDBY:
+            return self.generation == mine and self.role is Role.PRIMARY
+        if self.disk.full:
+            self.die()
+            return False
         promoted(self.disk, "no recovery target specified")
         self.role = Role.PRIMARY
         self.append("end of recovery")
+        self.world.loop.call_later(CHECKPOINT_S, self.checkpoint, self.generation)
         self.world.became_primary(self)
         self.world.upstream_gone(self.host)  # a cascade is cut at its promotion
         return True
+
+    def checkpoint(self, generation: int) -> None:
+        if generation == self.generation and self.role is Role.PRIMARY:
+            self.disk.checkpointed = self.disk.timeline
