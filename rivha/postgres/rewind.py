@@ -43,7 +43,11 @@ async def rewind(parts: Parts, source: Upstream) -> None:
         await _recover(parts, await parts.control(), found)
     await asyncio.to_thread(parts.data.mark, "rewind")
     await asyncio.to_thread(_prepare, parts)
-    await _pg_rewind(parts, source)
+    if not await _pg_rewind(parts, source):
+        # It compares timelines by number: a second timeline of the same number, or WAL that only a copy can replace, it cannot mend.
+        if not again:
+            await asyncio.to_thread(_as_it_was, parts, found)
+        raise CommandFailed("pg_rewind did nothing, though this directory cannot follow: no rewind helps, clone it")
     await asyncio.to_thread(_finish, parts)
     log.info("rewound", source=source.name)
 
@@ -90,7 +94,14 @@ def _prepare(parts: Parts) -> None:
     parts.conf.write(standby=False)
 
 
-async def _pg_rewind(parts: Parts, source: Upstream) -> None:
+def _as_it_was(parts: Parts, found: Contents) -> None:
+    """Nothing was changed: for want of anything better, people may still need this directory."""
+    parts.data.set_standby(found.standby)
+    parts.data.unmark()
+
+
+async def _pg_rewind(parts: Parts, source: Upstream) -> bool:
+    """False when it found nothing to do."""
     settings = parts.settings
     passfile = await asyncio.to_thread(parts.conf.write_passfile)
     target = conninfo.to_upstream(settings, source, settings.rewind_user, passfile, options="-c statement_timeout=0")
@@ -107,9 +118,7 @@ async def _pg_rewind(parts: Parts, source: Upstream) -> None:
         log.info("pg_rewind", says=line)
 
     await parts.programs.run("pg_rewind", *arguments, timeout_s=REWIND_S, env={"PGPASSFILE": passfile}, on_line=tell)
-    if any(NOTHING_DONE in line for line in said):
-        # It compares timelines by number: a second timeline of the same number, or WAL that only a copy can replace, it cannot mend.
-        raise CommandFailed("pg_rewind did nothing, though this directory cannot follow: no rewind helps, clone it", "\n".join(said))
+    return not any(NOTHING_DONE in line for line in said)
 
 
 def _finish(parts: Parts) -> None:

@@ -401,3 +401,10 @@ def test_a_standby_that_never_streamed_is_compared_before_it_follows():
     assert isinstance(postgres(w), do.Compare)
     assert isinstance(postgres(w.compared("diverged")), do.Stop)
     assert postgres(w.compared("same")) == do.Follow(DB1)
+
+
+def test_a_directory_that_cannot_be_moved_aside_is_not_tried_at_every_tick():
+    w = a_view().no_data(Data.UNFINISHED, "rewind").leader("db1").failures("rewind", 2)
+
+    assert isinstance(postgres(w), do.SetAside)
+    assert postgres(w.failures("set_aside", 3, ago_s=1.0)) == do.Nothing()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rivha.errors import CommandFailed, PostgresUnavailable
-from rivha.model import Data, History
+from rivha.model import Data, History, Role
 from tests.postgres.nodes import Node, Nodes, caught_up, commit, eventually, has, slots
 from tests.postgres.versions import nodes
 
@@ -58,7 +58,9 @@ async def test_a_rewind_that_finds_nothing_to_do_has_failed(nodes: Nodes):
     with pytest.raises(CommandFailed, match="no rewind"):
         await b.server.rewind(c.upstream)
 
-    assert (await b.status()).data is Data.UNFINISHED
+    status = await b.status()
+    assert (status.data, status.role) == (Data.VALID, Role.PRIMARY)  # untouched: should c be lost, people may need it
+    await b.server.set_aside("diverged")
     await slots(c, "b")
     await b.server.clone(c.upstream)
     await b.server.start(primary=False, upstream=c.upstream)

@@ -109,6 +109,8 @@ def mend_an_interrupted_rewind(v: View) -> PostgresVerdict | None:
     if v.spoiled("rewind") < REWINDS and v.policy.use_pg_rewind and v.may_retry("rewind"):
         return Verdict(Rewind(upstream), "a rewind was interrupted: rewinding again")
     if v.spoiled("rewind") >= REWINDS or not v.policy.use_pg_rewind:
+        if not v.may_retry("set_aside"):
+            return Verdict(Nothing(), f"waiting before moving the directory aside again ({v.failed('set_aside')} failures)")
         return Verdict(SetAside("rewind-failed"), "the rewind does not succeed: moving the directory aside to clone anew")
     return Verdict(Nothing(), "waiting before rewinding again")
 
