@@ -89,7 +89,7 @@ def run(config: Config) -> int:
 
     from rivha.agent.main import run as run_agent
 
-    # What was imported stays: without this every full collection goes through it again, and holds up the loop for 20 to 50 ms.
+    # What was imported stays: without this every full collection goes through it again, and holds up the loop for 20 ms.
     gc.collect()
     gc.freeze()
     logging.start()
