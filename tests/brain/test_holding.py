@@ -54,6 +54,8 @@ def test_an_unclean_shutdown_promises_no_checkpoint():
 
 def test_a_leader_without_data_gives_the_key_back():
     assert isinstance(lease(a_view().no_data(Data.INACCESSIBLE).leads()), do.Resign)
+    wiped = a_view().no_data(Data.EMPTY).leads().initialize(None)
+    assert isinstance(lease(wiped), do.Resign), "etcd forgot the cluster too: all the same, there is nothing here to lead with"
 
 
 def test_a_leader_whose_postgres_keeps_crashing_gives_the_key_back_when_another_can_lead():

@@ -54,7 +54,7 @@ def give_the_key_back_when_i_cannot_serve(v: View) -> LeaseVerdict | None:
     """A leader without usable data, or whose Postgres dies again and again, keeps others from leading."""
     if not v.key_is_mine or v.busy or not v.down:
         return None
-    if v.postgres.data is not Data.VALID and v.memory.initialized:
+    if v.postgres.data is not Data.VALID and not v.bootstrap_is_mine:
         return Verdict(Resign(reason="no data"), f"my data directory cannot be used: {v.postgres.problem or v.postgres.data.value}")
     if not v.data_is_of_this_cluster:
         return Verdict(Resign(reason="foreign data"), "my data directory belongs to another cluster")
