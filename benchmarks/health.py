@@ -6,10 +6,10 @@ server with a plain aiohttp Application answering the same body, each with 64 co
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import statistics
-import sys
 import time
 from multiprocessing import Process, Queue, set_start_method
 
@@ -83,7 +83,7 @@ async def one_client(port: int, until: float, every_s: float, delay_s: float, wa
         await writer.wait_closed()
 
 
-async def load(port: int, clients: int, rate: float, *, keep: bool) -> tuple[float, float, float]:
+async def load(port: int, clients: int, rate: float, seconds: float, *, keep: bool) -> tuple[float, float, float]:
     """(requests a second, median ms, 99th percentile ms); rate 0: as fast as they can."""
     waits: list[float] = []
     begun = time.perf_counter()
@@ -91,13 +91,13 @@ async def load(port: int, clients: int, rate: float, *, keep: bool) -> tuple[flo
     async with asyncio.TaskGroup() as group:
         for number in range(clients):
             delay_s = number / rate if rate else 0.0
-            group.create_task(one_client(port, begun + SECONDS, every_s, delay_s, waits, keep=keep))
+            group.create_task(one_client(port, begun + seconds, every_s, delay_s, waits, keep=keep))
     took = time.perf_counter() - begun
     cuts = statistics.quantiles(waits, n=100)
     return len(waits) / took, cuts[49] * 1000, cuts[98] * 1000
 
 
-def measure(kind: str) -> None:
+def measure(kind: str, seconds: float) -> None:
     ports: Queue[int] = Queue()
     server = Process(target=serve, args=(kind, ports), daemon=True)
     server.start()
@@ -108,7 +108,7 @@ def measure(kind: str) -> None:
             ("64 connections, a new one per request", CONNECTIONS, 0.0, False),
             ("200 requests/s, a new connection each", 8, 200.0, False),
         ):
-            per_second, median, p99 = asyncio.run(load(port, clients, rate, keep=keep))
+            per_second, median, p99 = asyncio.run(load(port, clients, rate, seconds, keep=keep))
             print(f"{kind:12} {name:40} {per_second:8.0f} /s   median {median:7.2f} ms   p99 {p99:7.2f} ms", flush=True)
     finally:
         server.terminate()
@@ -118,5 +118,9 @@ def measure(kind: str) -> None:
 if __name__ == "__main__":
     set_start_method("spawn")
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    for which in sys.argv[1:] or ["rivha", "application"]:
-        measure(which)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kinds", nargs="*", default=["rivha", "application"], help="rivha: ours; application: a plain aiohttp one")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="for each load")
+    options = parser.parse_args()
+    for which in options.kinds:
+        measure(which, options.seconds)
