@@ -165,7 +165,7 @@ async def main() -> int:
         if options.profile:
             profile(lab)
         await lab.up()
-        await asyncio.sleep(SETTLE_S)
+        await asyncio.sleep(min(SETTLE_S, options.seconds))
         rounds, requests = [], Counter[str]()
         for number in range(1, options.rounds + 1):
             used, handled = await idle(lab, options.seconds)
