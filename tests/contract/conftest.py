@@ -1,63 +1,56 @@
-"""The implementations that the contract suites run on. Another one is one more line in STORES: a context manager yielding a Store."""
+"""What the contract suites run on: models and the real thing. One more is a class in stores.py or databases.py, and a line here."""
 
 from __future__ import annotations
 
-import time
-import uuid
-from collections.abc import AsyncIterator, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from rivha.dcs.base import Dcs
-from rivha.dcs.etcd import Etcd, EtcdSettings
-from tests.etcd_process import EtcdServer, etcd_server
+from tests.contract.databases import Databases, ModelNodes, RealNodes
+from tests.contract.running import on_model_and
+from tests.contract.stores import ModelStore, RealStore, Store
+from tests.etcd_process import EtcdServer, etcd_cluster, etcd_server
+from tests.postgres.versions import VERSIONS, bin_dir
+
+ETCDS = {"etcd-of-the-machine": "", "etcd-3.5": "3.5"}
+Servers = Callable[[str, int], Sequence[EtcdServer]]
 
 
-class Store(Protocol):
-    """One store, and as many clients of it as wanted, all below one prefix of their own."""
+@pytest.fixture(scope="session")
+def real_etcd() -> Iterator[Servers]:
+    """One server, or a cluster of three, of each version; started when first wanted."""
+    running: dict[tuple[str, int], Sequence[EtcdServer]] = {}
+    with ExitStack() as stack:
 
-    def client(self) -> Dcs: ...
+        def servers(name: str, count: int) -> Sequence[EtcdServer]:
+            if (name, count) not in running:
+                version = ETCDS[name]
+                started = [stack.enter_context(etcd_server(version))] if count == 1 else stack.enter_context(etcd_cluster(count, version))
+                running[name, count] = started
+            return running[name, count]
 
-    def compact(self) -> None:
-        """Forgets the history of the keys."""
-        ...
-
-    async def close(self) -> None: ...
-
-
-class RealEtcd:
-    def __init__(self, server: EtcdServer) -> None:
-        self._server = server
-        self._prefix = f"/service/{uuid.uuid4()}"
-        self._clients: list[Dcs] = []
-
-    def client(self) -> Dcs:
-        client = Etcd(EtcdSettings((self._server.host,)), self._prefix, time.monotonic)
-        self._clients.append(client)
-        return client
-
-    def compact(self) -> None:
-        self._server.compact()
-
-    async def close(self) -> None:
-        for client in self._clients:
-            await client.close()
+        yield servers
 
 
-@pytest.fixture(scope="session", params=[pytest.param("", id="etcd-of-the-machine"), pytest.param("3.5", id="etcd-3.5")])
-def real_etcd(request: pytest.FixtureRequest) -> Iterator[EtcdServer]:
-    with etcd_server(request.param) as server:
-        yield server
-
-
-@pytest.fixture
-async def store(real_etcd: EtcdServer) -> AsyncIterator[Store]:
-    store = RealEtcd(real_etcd)
+@pytest.fixture(params=on_model_and(*ETCDS))
+def store(request: pytest.FixtureRequest, real_etcd: Servers) -> Iterator[Store]:
+    """Of as many servers as the module's SERVERS says."""
+    count = getattr(request.module, "SERVERS", 1)
+    store: Store = ModelStore() if request.param is None else RealStore(*real_etcd(request.param, count))
     yield store
-    await store.close()
+    store.close()
 
 
 @pytest.fixture
 def dcs(store: Store) -> Dcs:
     return store.client()
+
+
+@pytest.fixture(params=on_model_and(*(f"postgres-{version}" for version in VERSIONS)))
+def nodes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databases]:
+    made: Databases = ModelNodes() if request.param is None else RealNodes(bin_dir(request.param.removeprefix("postgres-")), tmp_path)
+    yield made
+    made.close()

@@ -6,14 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import pytest
-
 from rivha.dcs.base import Dcs, Delete, Put, Reading, Txn, Unchanged
 from rivha.model import Outcome
-from tests.contract.conftest import Store
+from tests.contract.running import contract
+from tests.contract.stores import Store
 from tests.etcd_process import eventually
-
-pytestmark = pytest.mark.real
 
 BUDGET_S = 5.0
 NO_LEASE = 4711
@@ -50,6 +47,7 @@ async def watching(dcs: Dcs) -> AsyncIterator[list[str]]:
 # ---- reading and writing
 
 
+@contract
 async def test_an_empty_prefix_reads_as_no_keys_at_some_revision(dcs: Dcs) -> None:
     reading = await dcs.read(BUDGET_S)
 
@@ -57,6 +55,7 @@ async def test_an_empty_prefix_reads_as_no_keys_at_some_revision(dcs: Dcs) -> No
     assert reading.revision > 0
 
 
+@contract
 async def test_a_read_shows_what_anybody_wrote_before_it(store: Store) -> None:
     writer, reader = store.client(), store.client()
 
@@ -65,6 +64,7 @@ async def test_a_read_shows_what_anybody_wrote_before_it(store: Store) -> None:
         assert await values(reader) == {"leader": str(number)}
 
 
+@contract
 async def test_a_reading_carries_revisions_and_leases(dcs: Dcs) -> None:
     lease_id = await dcs.grant(30, BUDGET_S)
     await dcs.commit(put("members/ä b", "Grüße", lease_id), BUDGET_S)
@@ -78,6 +78,7 @@ async def test_a_reading_carries_revisions_and_leases(dcs: Dcs) -> None:
     assert first.mod_revision < second.mod_revision <= reading.revision
 
 
+@contract
 async def test_a_neighbours_keys_are_not_seen(store: Store) -> None:
     """`/service/demo` ends with a slash where it matters: `/service/demo2` is another cluster. Here: one key just above the prefix."""
     dcs = store.client()
@@ -86,6 +87,7 @@ async def test_a_neighbours_keys_are_not_seen(store: Store) -> None:
     assert list(await values(dcs)) == ["~last"]
 
 
+@contract
 async def test_all_writes_of_a_transaction_happen_at_one_revision(dcs: Dcs) -> None:
     await dcs.commit(put("old"), BUDGET_S)
 
@@ -96,6 +98,7 @@ async def test_all_writes_of_a_transaction_happen_at_one_revision(dcs: Dcs) -> N
     assert {item.mod_revision for item in reading.items} == {reading.revision}
 
 
+@contract
 async def test_a_compare_with_the_revision_read_holds_and_with_any_other_does_not(dcs: Dcs) -> None:
     await dcs.commit(put("sync", "1"), BUDGET_S)
     revision = await revision_of(dcs, "sync")
@@ -107,6 +110,7 @@ async def test_a_compare_with_the_revision_read_holds_and_with_any_other_does_no
     assert await values(dcs) == {"sync": "3"}
 
 
+@contract
 async def test_absent_means_absent_now(dcs: Dcs) -> None:
     assert await dcs.commit(create("leader"), BUDGET_S) is Outcome.DONE
     assert await dcs.commit(create("leader"), BUDGET_S) is Outcome.REFUSED
@@ -114,10 +118,12 @@ async def test_absent_means_absent_now(dcs: Dcs) -> None:
     assert await dcs.commit(create("leader"), BUDGET_S) is Outcome.DONE
 
 
+@contract
 async def test_a_key_that_is_absent_has_no_revision(dcs: Dcs) -> None:
     assert await dcs.commit(Txn((Unchanged("gone", 7),), (Put("a", "1"),)), BUDGET_S) is Outcome.REFUSED
 
 
+@contract
 async def test_one_compare_that_fails_is_enough_and_nothing_is_written(dcs: Dcs) -> None:
     await dcs.commit(put("a", "1"), BUDGET_S)
     guards = (Unchanged("a", await revision_of(dcs, "a")), Unchanged("b", 9))
@@ -128,6 +134,7 @@ async def test_one_compare_that_fails_is_enough_and_nothing_is_written(dcs: Dcs)
     assert await dcs.read(BUDGET_S) == before
 
 
+@contract
 async def test_of_many_who_create_the_same_key_exactly_one_succeeds(store: Store) -> None:
     clients = [store.client() for _ in range(8)]
 
@@ -140,6 +147,7 @@ async def test_of_many_who_create_the_same_key_exactly_one_succeeds(store: Store
 # ---- leases
 
 
+@contract
 async def test_a_lease_that_is_not_renewed_takes_its_keys_with_it(dcs: Dcs) -> None:
     lease_id = await dcs.grant(1, BUDGET_S)
     await dcs.commit(Txn((), (Put("leader", "a", lease_id), Put("config", "{}"))), BUDGET_S)
@@ -160,6 +168,7 @@ async def test_a_lease_that_is_not_renewed_takes_its_keys_with_it(dcs: Dcs) -> N
     await looking
 
 
+@contract
 async def test_a_renewed_lease_lives_on(dcs: Dcs) -> None:
     lease_id = await dcs.grant(30, BUDGET_S)
 
@@ -170,6 +179,7 @@ async def test_a_renewed_lease_lives_on(dcs: Dcs) -> None:
     assert 0 < left_s <= 30
 
 
+@contract
 async def test_a_revoked_lease_is_gone_at_once_and_revoking_it_again_is_no_error(dcs: Dcs) -> None:
     lease_id = await dcs.grant(30, BUDGET_S)
     await dcs.commit(put("leader", "a", lease_id), BUDGET_S)
@@ -182,15 +192,18 @@ async def test_a_revoked_lease_is_gone_at_once_and_revoking_it_again_is_no_error
     assert await dcs.time_to_live(lease_id, BUDGET_S) is None
 
 
+@contract
 async def test_every_lease_is_another_one(dcs: Dcs) -> None:
     assert await dcs.grant(30, BUDGET_S) != await dcs.grant(30, BUDGET_S)
 
 
+@contract
 async def test_a_transaction_on_a_lease_that_never_was_is_refused_whole(dcs: Dcs) -> None:
     assert await dcs.commit(Txn((), (Put("a", "1"), Put("leader", "a", NO_LEASE))), BUDGET_S) is Outcome.REFUSED
     assert await values(dcs) == {}
 
 
+@contract
 async def test_a_key_written_again_without_its_lease_outlives_it(dcs: Dcs) -> None:
     """How `initialize` changes from a claim into a fact."""
     lease_id = await dcs.grant(30, BUDGET_S)
@@ -205,6 +218,7 @@ async def test_a_key_written_again_without_its_lease_outlives_it(dcs: Dcs) -> No
 # ---- watching
 
 
+@contract
 async def test_a_watch_says_that_it_began_and_then_what_changes(store: Store) -> None:
     dcs, other = store.client(), store.client()
     async with watching(dcs) as seen:
@@ -216,6 +230,7 @@ async def test_a_watch_says_that_it_began_and_then_what_changes(store: Store) ->
         await eventually(lambda: "leader" in seen, "the deletion is told")
 
 
+@contract
 async def test_a_watch_tells_of_a_lease_that_ran_out(store: Store) -> None:
     dcs = store.client()
     lease_id = await dcs.grant(1, BUDGET_S)
@@ -224,6 +239,7 @@ async def test_a_watch_tells_of_a_lease_that_ran_out(store: Store) -> None:
         await eventually(lambda: "leader" in seen, "the expiry is told")
 
 
+@contract
 async def test_a_watch_goes_on_over_a_compaction_and_a_new_one_starts_after_it(store: Store) -> None:
     dcs, late = store.client(), store.client()
     async with watching(dcs) as seen:
@@ -235,8 +251,74 @@ async def test_a_watch_goes_on_over_a_compaction_and_a_new_one_starts_after_it(s
             await eventually(lambda: "failover" in seen and "failover" in seen_late, "both tell of the change")
 
 
+@contract
 async def test_a_reading_is_equal_to_itself_when_nothing_happened(dcs: Dcs) -> None:
     await dcs.commit(put("config", "{}"), BUDGET_S)
     first: Reading = await dcs.read(BUDGET_S)
 
     assert (await dcs.read(BUDGET_S)).items == first.items
+
+
+# ---- what the models must not be too kind in
+
+
+@contract
+async def test_a_transaction_that_changes_nothing_takes_no_revision(dcs: Dcs) -> None:
+    before = await dcs.read(BUDGET_S)
+
+    assert await dcs.commit(Txn((), (Delete("never was"),)), BUDGET_S) is Outcome.DONE
+
+    assert await dcs.read(BUDGET_S) == before
+
+
+@contract
+async def test_a_lease_lasts_at_least_two_seconds_and_whole_ones(dcs: Dcs) -> None:
+    """HAZARDS I 1: one and a half election timeouts, rounded up, at etcd's defaults."""
+    assert await dcs.renew(await dcs.grant(1, BUDGET_S), BUDGET_S) == 2.0
+    assert await dcs.renew(await dcs.grant(4.2, BUDGET_S), BUDGET_S) == 5.0
+
+
+@contract
+async def test_the_time_that_a_lease_has_left_runs_down_and_a_renewal_restores_it(dcs: Dcs) -> None:
+    lease_id = await dcs.grant(5, BUDGET_S)
+    left: list[float | None] = []
+
+    async def look() -> None:
+        while not left or (left[-1] or 0) > 2:
+            left.append(await dcs.time_to_live(lease_id, BUDGET_S))
+            await asyncio.sleep(0.1)
+
+    looking = asyncio.create_task(look())
+    await eventually(looking.done, "three seconds pass")
+    await dcs.renew(lease_id, BUDGET_S)
+
+    assert left == sorted(left, key=lambda s: -(s or 0))
+    after = await dcs.time_to_live(lease_id, BUDGET_S)
+    assert after is not None
+    assert after >= 4
+
+
+@contract
+async def test_all_keys_of_a_lease_go_at_one_revision(dcs: Dcs) -> None:
+    lease_id = await dcs.grant(30, BUDGET_S)
+    await dcs.commit(Txn((), (Put("a", "1", lease_id), Put("b", "2", lease_id), Put("c", "3"))), BUDGET_S)
+    before = await dcs.read(BUDGET_S)
+
+    await dcs.revoke(lease_id, BUDGET_S)
+
+    after = await dcs.read(BUDGET_S)
+    assert [item.key for item in after.items] == ["c"]
+    assert after.revision == before.revision + 1
+
+
+@contract
+async def test_a_key_moves_to_the_lease_of_its_last_writer(dcs: Dcs) -> None:
+    """How the leader key is rebound when the ttl changes."""
+    old, new = await dcs.grant(30, BUDGET_S), await dcs.grant(60, BUDGET_S)
+    await dcs.commit(put("leader", "a", old), BUDGET_S)
+    await dcs.commit(put("leader", "a", new), BUDGET_S)
+
+    await dcs.revoke(old, BUDGET_S)
+
+    (item,) = (await dcs.read(BUDGET_S)).items
+    assert (item.value, item.lease_id) == ("a", new)

@@ -1,4 +1,4 @@
-"""The contract of rivha.postgres.base.Postgres where histories part: compare and rewind, on real servers."""
+"""The contract of rivha.postgres.base.Postgres where histories part: compare and rewind, on the model and on real servers."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ import pytest
 
 from rivha.errors import CommandFailed, RivhaError
 from rivha.model import Data, History, Role, State
-from tests.postgres.nodes import Nodes, caught_up, commit, eventually, has, take_over
-from tests.postgres.versions import nodes
-
-__all__ = ["nodes"]
-pytestmark = pytest.mark.real
-
+from tests.contract.databases import Databases
+from tests.contract.running import contract
+from tests.postgres.nodes import caught_up, commit, eventually, has, take_over
 
 # ---- compare
 
 
-async def test_a_standby_that_is_behind_has_the_leaders_history(nodes: Nodes):
+@contract
+async def test_a_standby_that_is_behind_has_the_leaders_history(nodes: Databases):
     a = await nodes.primary()
     b = await nodes.standby(of=a)
     await b.server.freeze()
@@ -28,12 +26,13 @@ async def test_a_standby_that_is_behind_has_the_leaders_history(nodes: Nodes):
     assert (await b.server.compare(a.upstream))[0] is History.SAME
 
 
-async def test_after_a_clean_switchover_the_old_primary_may_follow(nodes: Nodes):
+@contract
+async def test_after_a_clean_switchover_the_old_primary_may_follow(nodes: Databases):
     a = await nodes.primary()
     b = await nodes.standby(of=a)
     await commit(a, "t")
     await a.server.stop(fast_s=30)
-    await take_over(b, "a")
+    await take_over(b, a.name)
     history, text = await a.server.compare(b.upstream)
     assert history is History.SAME, text
     await a.server.start(primary=False, upstream=b.upstream)
@@ -41,12 +40,13 @@ async def test_after_a_clean_switchover_the_old_primary_may_follow(nodes: Nodes)
     assert (await a.status()).timeline == 2
 
 
-async def test_a_killed_primary_with_a_tail_of_its_own_diverged(nodes: Nodes):
+@contract
+async def test_a_killed_primary_with_a_tail_of_its_own_diverged(nodes: Databases):
     a = await nodes.primary()
     b = await nodes.standby(of=a)
     await b.server.freeze()
     await commit(a, "tail")
-    await take_over(b, "a")
+    await take_over(b, a.name)
     history, text = await a.server.compare(b.upstream)
     assert history is History.DIVERGED, text
     await a.server.stop(fast_s=0)
@@ -54,7 +54,8 @@ async def test_a_killed_primary_with_a_tail_of_its_own_diverged(nodes: Nodes):
     assert history is History.DIVERGED, text
 
 
-async def test_a_standby_past_the_point_where_the_leader_turned_off_diverged(nodes: Nodes):
+@contract
+async def test_a_standby_past_the_point_where_the_leader_turned_off_diverged(nodes: Databases):
     a = await nodes.primary()
     b = await nodes.standby(of=a, name="b")
     c = await nodes.standby(of=a, name="c")
@@ -62,13 +63,14 @@ async def test_a_standby_past_the_point_where_the_leader_turned_off_diverged(nod
     await commit(a, "only_c_got_it")
     await caught_up(c, a)
     await a.server.stop(fast_s=0)
-    await take_over(b, "c")
+    await take_over(b, c.name)
     assert (await c.server.compare(b.upstream))[0] is History.DIVERGED
     await c.server.stop(fast_s=30)
     assert (await c.server.compare(b.upstream))[0] is History.DIVERGED
 
 
-async def test_a_second_history_on_the_same_timeline_number_diverged(nodes: Nodes):
+@contract
+async def test_a_second_history_on_the_same_timeline_number_diverged(nodes: Databases):
     a = await nodes.primary()
     b = await nodes.standby(of=a, name="b")
     c = await nodes.standby(of=a, name="c")
@@ -82,7 +84,8 @@ async def test_a_second_history_on_the_same_timeline_number_diverged(nodes: Node
     assert history is History.DIVERGED, text
 
 
-async def test_a_crash_right_after_a_promotion_is_seen_as_the_new_timeline(nodes: Nodes):
+@contract
+async def test_a_crash_right_after_a_promotion_is_seen_as_the_new_timeline(nodes: Databases):
     a = await nodes.primary()
     b = await nodes.standby(of=a)
     await b.server.freeze()
@@ -94,7 +97,8 @@ async def test_a_crash_right_after_a_promotion_is_seen_as_the_new_timeline(nodes
     assert history is History.DIVERGED, text
 
 
-async def test_nothing_is_said_about_a_leader_that_does_not_answer(nodes: Nodes):
+@contract
+async def test_nothing_is_said_about_a_leader_that_does_not_answer(nodes: Databases):
     a = await nodes.primary()
     b = await nodes.standby(of=a)
     await a.server.stop(fast_s=0)
@@ -106,7 +110,8 @@ async def test_nothing_is_said_about_a_leader_that_does_not_answer(nodes: Nodes)
 # ---- rewind
 
 
-async def test_a_diverged_tail_is_rewound_and_streaming_goes_on(nodes: Nodes):
+@contract
+async def test_a_diverged_tail_is_rewound_and_streaming_goes_on(nodes: Databases):
     a = await nodes.primary()
     b = await nodes.standby(of=a)
     await commit(a, "kept")
@@ -114,7 +119,7 @@ async def test_a_diverged_tail_is_rewound_and_streaming_goes_on(nodes: Nodes):
     await b.server.freeze()
     await commit(a, "tail")
     await a.server.stop(fast_s=0)
-    await take_over(b, "a")
+    await take_over(b, a.name)
     await commit(b, "new")
     await a.server.rewind(b.upstream)
     status = await a.status()
@@ -123,16 +128,16 @@ async def test_a_diverged_tail_is_rewound_and_streaming_goes_on(nodes: Nodes):
     await eventually(a.streams)
     await caught_up(a, b)
     assert [await has(a, table) for table in ("kept", "tail", "new")] == [True, False, True]
-    assert await a.sql("SHOW port") == str(a.settings.port)
 
 
-async def test_a_rewind_that_is_interrupted_is_never_started_but_rewound_again(nodes: Nodes):
+@contract
+async def test_a_rewind_that_is_interrupted_is_never_started_but_rewound_again(nodes: Databases):
     a = await nodes.primary()
     b = await nodes.standby(of=a)
     await b.server.freeze()
     await commit(a, "tail")
     await a.server.stop(fast_s=0)
-    await take_over(b, "a")
+    await take_over(b, a.name)
     rewinding = asyncio.create_task(a.server.rewind(b.upstream))
 
     async def begun() -> bool:
@@ -152,7 +157,8 @@ async def test_a_rewind_that_is_interrupted_is_never_started_but_rewound_again(n
     assert not await has(a, "tail")
 
 
-async def test_a_rewind_that_cannot_begin_changes_nothing(nodes: Nodes):
+@contract
+async def test_a_rewind_that_cannot_begin_changes_nothing(nodes: Databases):
     a = await nodes.primary()
     b = await nodes.standby(of=a)
     await a.server.stop(fast_s=30)
@@ -162,13 +168,14 @@ async def test_a_rewind_that_cannot_begin_changes_nothing(nodes: Nodes):
     assert (await a.status()).data is Data.VALID
 
 
-async def test_what_was_rewound_in_vain_can_be_cloned(nodes: Nodes):
+@contract
+async def test_what_was_rewound_in_vain_can_be_cloned(nodes: Databases):
     a = await nodes.primary()
     b = await nodes.standby(of=a)
     await b.server.stop(fast_s=30)
-    (b.data_dir / "rivha.unfinished.rewind").touch()
+    b.mark("rewind")
     assert (await b.status()).data is Data.UNFINISHED
     await b.server.clone(a.upstream)
     await b.server.start(primary=False, upstream=a.upstream)
     await eventually(b.streams)
-    assert [p for p in b.data_dir.parent.iterdir() if p.name.startswith("b.unfinished.")]
+    assert b.aside == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import time
 from collections.abc import Awaitable, Callable
@@ -13,7 +14,7 @@ from typing import Any
 
 import asyncpg
 
-from rivha.model import PostgresStatus, Upstream
+from rivha.model import Lsn, PostgresStatus, Upstream
 from rivha.postgres.process import processes_of
 from rivha.postgres.server import Server
 from rivha.postgres.settings import Credentials, PostgresSettings
@@ -42,11 +43,14 @@ class Node:
     async def status(self) -> PostgresStatus:
         return await self.server.status(LOOK_S)
 
-    async def sql(self, statement: str, *args: object) -> Any:
-        """One value, over a fresh connection."""
-        connection = await asyncpg.connect(
+    async def _connect(self) -> asyncpg.Connection:
+        return await asyncpg.connect(
             host="127.0.0.1", port=self.settings.port, user="postgres", password="secret's", database="postgres", timeout=10, ssl=False
         )
+
+    async def sql(self, statement: str, *args: object) -> Any:
+        """One value, over a fresh connection."""
+        connection = await self._connect()
         try:
             return await connection.fetchval(statement, *args, timeout=DEADLINE_S)
         finally:
@@ -54,6 +58,24 @@ class Node:
 
     async def streams(self) -> bool:
         return (await self.status()).streaming
+
+    async def commit(self, table: str) -> None:
+        await self.sql(f"CREATE TABLE {table} AS SELECT 1 AS x")
+
+    async def has(self, table: str) -> bool:
+        return bool(await self.sql("SELECT to_regclass($1) IS NOT NULL", table))
+
+    async def end_of_wal(self) -> Lsn:
+        return int(await self.sql("SELECT (pg_current_wal_lsn() - '0/0')::bigint"))
+
+    async def has_replayed(self, upto: Lsn) -> bool:
+        return bool(await self.sql("SELECT (pg_last_wal_replay_lsn() - '0/0')::bigint >= $1", upto))
+
+    async def pause_replay(self) -> None:
+        await self.sql("SELECT pg_wal_replay_pause()")
+
+    async def session(self) -> Session:
+        return Session(self, await self._connect())
 
     def again(self) -> Node:
         """The same node under a new agent, which knows nothing of the old one."""
@@ -64,10 +86,61 @@ class Node:
         os.kill(pid, signal.SIGKILL)
         return pid
 
+    def hang(self) -> None:
+        for pid in processes_of(self.settings.data_dir):
+            os.kill(pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        for pid in processes_of(self.settings.data_dir):
+            os.kill(pid, signal.SIGCONT)
+
+    def mark(self, what: str) -> None:
+        """As if `what` had been interrupted."""
+        (self.data_dir / f"rivha.unfinished.{what}").touch()
+
+    @property
+    def runs(self) -> bool:
+        return bool(processes_of(self.settings.data_dir))
+
+    @property
+    def copying(self) -> bool:
+        return (self.data_dir / ".rivha-new" / "base").exists()
+
+    @property
+    def aside(self) -> int:
+        """How many directories were moved out of the way."""
+        return len([p for p in self.data_dir.parent.iterdir() if re.match(rf"{self.name}\.[a-z]+\.", p.name)])
+
     async def end(self) -> None:
         await self.server.stop(fast_s=0, quit_s=0)
         await self.server.close()
         assert processes_of(self.settings.data_dir) == []
+
+
+class Session:
+    """One client's connection, whose commits may wait for standbys."""
+
+    def __init__(self, node: Node, connection: asyncpg.Connection) -> None:
+        self._node, self._connection = node, connection
+        self._warnings: list[str] = []
+        connection.add_log_listener(lambda _, message: self._warnings.append(str(message)))
+        self._pid = connection.get_server_pid()
+
+    async def commit(self, table: str) -> str:
+        """ "acknowledged", "only local" (with PostgreSQL's warning), or "broken"."""
+        try:
+            await self._connection.execute(f"CREATE TABLE {table} AS SELECT 1 AS x", timeout=DEADLINE_S)
+        except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.AdminShutdownError, OSError):
+            return "broken"
+        only_local = any("might not have been replicated" in warning for warning in self._warnings)
+        await self._connection.close(timeout=10)
+        return "only local" if only_local else "acknowledged"
+
+    async def waits(self) -> bool:
+        return await self._node.sql("SELECT wait_event FROM pg_stat_activity WHERE pid = $1", self._pid) == "SyncRep"
+
+    async def cancel(self) -> None:
+        await self._node.sql("SELECT pg_cancel_backend($1)", self._pid)
 
 
 class Nodes:
@@ -119,39 +192,36 @@ class Nodes:
             await node.end()
 
 
-async def slots(node: Node, *wanted: str) -> None:
+async def slots(node: Any, *wanted: str) -> None:
     await node.status()
     await node.server.keep_slots(set(wanted), {})
 
 
 async def eventually(condition: Callable[[], Awaitable[Any]], within_s: float = DEADLINE_S) -> Any:
     """The first true answer. Fails, showing the last one, when there is none in time."""
-    end = time.monotonic() + within_s
+    clock = asyncio.get_running_loop().time  # so that a simulated loop may run fast
+    end = clock() + within_s
     while not (answer := await condition()):
-        assert time.monotonic() < end, f"{condition} did not come true; last: {answer!r}"
+        assert clock() < end, f"{condition} did not come true; last: {answer!r}"
         await asyncio.sleep(0.02)
     return answer
 
 
-async def caught_up(standby: Node, primary: Node) -> None:
+async def caught_up(standby: Any, primary: Any) -> None:
     """The standby has replayed what the primary has written by now."""
-    target = await primary.sql("SELECT pg_current_wal_lsn()::text")
-
-    async def there() -> bool:
-        return bool(await standby.sql(f"SELECT pg_last_wal_replay_lsn() >= '{target}'::pg_lsn"))
-
-    await eventually(there)
+    target = await primary.end_of_wal()
+    await eventually(lambda: standby.has_replayed(target))
 
 
-async def commit(primary: Node, table: str) -> None:
-    await primary.sql(f"CREATE TABLE {table} AS SELECT 1 AS x")
+async def commit(primary: Any, table: str) -> None:
+    await primary.commit(table)
 
 
-async def has(node: Node, table: str) -> bool:
-    return await node.sql("SELECT to_regclass($1) IS NOT NULL", table)
+async def has(node: Any, table: str) -> bool:
+    return bool(await node.has(table))
 
 
-async def take_over(standby: Node, *followers: str) -> None:
+async def take_over(standby: Any, *followers: str) -> None:
     """What the agent does of a failover on the winner."""
     await standby.server.freeze()
     await standby.server.promote()

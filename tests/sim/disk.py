@@ -1,8 +1,8 @@
 """What survives a power failure of one model host: a data directory, as far as failover is concerned.
 
 The WAL is a list of entries; an entry's `ident` is unique in the world and its place in a chain never changes, so two WALs agree up to the
-last place where their idents agree. Positions (LSNs) are ends of entries; of the entries the first `flushed` survive a power failure, and the
-first `replayed` are in the tables.
+last place where their idents agree. Positions (LSNs) are ends of entries. Of the entries the first `flushed` survive a power failure, and
+the first `replayed` are in the tables.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from tests.sim.network import ETCD, Network
 T = TypeVar("T")
 
 EXPIRY_EVERY_S = 0.5  # etcd scans for expired leases so often (HAZARDS I 1)
+ELECTION_S = 1.0  # etcd's election timeout
 LEAST_TTL_S = 2.0  # ceil(1.5 election timeouts) at its defaults
 SERVER_PATIENCE_S = 7.0  # how long a server without a leader keeps a request that has come in
 
@@ -56,10 +57,12 @@ class Store:
                 return Outcome.REFUSED
         if any(isinstance(w, Put) and w.lease_id and w.lease_id not in self.leases for w in txn.then):
             return Outcome.REFUSED
-        self._write(txn.then)
+        self.write(txn.then)
         return Outcome.DONE
 
-    def _write(self, writes: tuple[Put | Delete, ...]) -> None:
+    def write(self, writes: tuple[Put | Delete, ...]) -> None:
+        if not any(isinstance(w, Put) or w.key in self.keys for w in writes):
+            return  # what changes nothing takes no revision
         self.revision += 1
         for write in writes:
             before = self.keys.get(write.key)
@@ -92,7 +95,7 @@ class Store:
         if self.leases.pop(lease_id, None) is not None:
             gone = tuple(Delete(kv.key) for kv in sorted(self.keys.values(), key=lambda kv: kv.key) if kv.lease_id == lease_id)
             if gone:
-                self._write(gone)
+                self.write(gone)
 
     def left_s(self, lease_id: int) -> float | None:
         lease = self.leases.get(lease_id)
@@ -104,9 +107,9 @@ class Store:
                 self.revoke(lease_id)
 
     def change_leader(self) -> None:
-        """A new leader of etcd does not know how old the leases are: it gives each its whole ttl again."""
+        """A new leader of etcd does not know how old the leases are: it gives each its whole ttl again, and an election's time more."""
         for lease in self.leases.values():
-            lease.expires_at = self.time() + lease.ttl_s
+            lease.expires_at = self.time() + lease.ttl_s + ELECTION_S
 
     async def run(self) -> None:
         while True:

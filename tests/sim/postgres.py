@@ -242,6 +242,7 @@ class SimPostgres:
         """Crash recovery of a dirty directory first, and only then the marker."""
         i, other = self._i, self._i.world.instances[source.name]
         i.world.doing(i.host, "rewind")
+        i.world.laws.replacing(i, source.name, "rewind")
         self._refuse()
         if not self._reaches(other) or not other.writable:
             raise PostgresUnavailable(f"{source.name} ({source.address}) does not answer")
@@ -259,6 +260,8 @@ class SimPostgres:
 
     async def set_aside(self, why: str) -> str:
         self._i.world.doing(self._i.host, "set_aside")
+        if why == "diverged":
+            self._i.world.laws.replacing(self._i, self._i.world.store.value("leader") or self._i.host, why)
         self._refuse()
         self._i.disk.wipe()
         return f"data.{why}"
@@ -301,7 +304,7 @@ class SimPostgres:
     async def keep_slots(self, wanted: Set[str], advance: Mapping[str, int]) -> None:
         """Made where the WAL ends now; in use while that standby streams; moved up to what is replayed here."""
         i = self._i
-        if i.state is not State.RUNNING or i.trouble.hung or i.disk.slots.keys() == wanted and not advance:
+        if i.state is not State.RUNNING or i.trouble.hung or (i.disk.slots.keys() == wanted and not advance):
             return
         live, slots = i.syncrep.live(), i.disk.slots
         for name in [n for n in slots if n not in wanted and n not in live]:

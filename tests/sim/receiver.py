@@ -1,6 +1,7 @@
 """The standby's half of the model's replication: received, flushed, reported, replayed. One Receiver belongs to one Instance.
 
-What is received is lost by a power failure until it is flushed; what is flushed is reported and counts for commits; what is replayed is seen.
+What is received is lost by a power failure until it is flushed; what is flushed is reported, and counts for commits; what is replayed is
+seen.
 """
 
 from __future__ import annotations

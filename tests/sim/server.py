@@ -1,7 +1,7 @@
 """The model of one PostgreSQL: the process on a disk, its sessions, and the faults that it can have.
 
-It lives in the world, not in the agent: an agent that dies in the middle of a verb leaves whatever Postgres goes on to do by itself. How WAL
-comes to a standby is in receiver.py, whose commits wait for whom in syncrep.py. Held to tests/contract/test_postgres*.py.
+It lives in the world, not in the agent: an agent that dies in the middle of a verb leaves whatever Postgres goes on to do by itself. How
+WAL comes to a standby is in receiver.py, which commits wait for whom in syncrep.py. Held to tests/contract/test_postgres*.py.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rivha.model import Lsn, Role, State
@@ -131,7 +131,7 @@ class Instance:
         return True
 
     async def stop(self, fast_s: float, quit_s: float) -> None:
-        """Fast: connected standbys get the shutdown checkpoint. Then immediate: crash recovery follows, unless that checkpoint was written."""
+        """Fast: connected standbys get the shutdown checkpoint. Then immediate: crash recovery follows, unless it was written."""
         if not self.alive:
             return
         mine = self.generation
