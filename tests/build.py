@@ -108,8 +108,9 @@ class World:
         return self.member(a_member(name, role, **more))
 
     def leaderless(self, for_s: float = 0.0) -> World:
+        """Who has pledged did so at once."""
         self._set(leader=None)
-        self.memory = replace(self.memory, leaderless_since=NOW - for_s)
+        self.memory = replace(self.memory, leaderless_since=NOW - for_s, standing_since=NOW - for_s)
         return self
 
     def holder(self, name: str | None) -> World:

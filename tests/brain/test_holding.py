@@ -6,7 +6,7 @@ import pytest
 
 from rivha.agent.brain import actions as do
 from rivha.model import Data, State
-from tests.build import ME, MEMBER_LEASE, PRIMARY, STANDBY, World, a_member, a_view, decided
+from tests.build import ME, MEMBER_LEASE, NOW, PRIMARY, STANDBY, World, a_member, a_view, decided
 
 
 def lease(world: World) -> do.LeaseAction:
@@ -199,6 +199,14 @@ def test_the_best_pledge_wins_at_once_when_all_have_pledged():
 def test_a_candidate_waits_a_moment_for_the_pledges_of_others():
     assert lease(a_view().me().leaderless(0.1).pledged()) == do.Nothing()
     assert lease(a_view().me().leaderless(2.0).pledged()) == do.Win()
+
+
+def test_patience_counts_from_the_pledge_when_nobody_could_stand_before():
+    """After a pause all pledge together, though the key has been gone for long: the first to pledge need not be the best."""
+    resumed = a_view().me().leaderless(100.0).remembers(standing_since=NOW - 0.1)
+
+    assert lease(resumed.pledged()) == do.Nothing()
+    assert lease(resumed.pledged("db3", lsn=999)) == do.Nothing()
 
 
 def test_the_former_leader_is_not_waited_for():

@@ -23,6 +23,12 @@ def leaderless_for_s(v: View) -> float:
     return 0.0 if since is None else v.now - since
 
 
+def standing_for_s(v: View) -> float:
+    """What patience is counted from: after a pause, or a lag that somebody forgave, all pledge together, long after the key had gone."""
+    since = v.memory.standing_since
+    return 0.0 if since is None else v.now - since
+
+
 def named_candidate(v: View) -> str | None:
     """Whom the resigned leader or an operator wants, while that node is published and the grace lasts."""
     c = v.cluster
@@ -144,7 +150,7 @@ def why_i_hold_back(v: View) -> str | None:
         return f"{named} was named to take over"
     order = ranking(v)
     place = next((i for i, p in enumerate(order) if p.name == v.me), len(order))
-    waited = leaderless_for_s(v)
+    waited = standing_for_s(v)
     if place > 0 and waited < patience_s(v) + HOLD_BACK_S * place:
         return f"{order[0].name} ranks before me (timeline {order[0].timeline}, {format_lsn(order[0].lsn)})"
     if awaited(v) and waited < patience_s(v):

@@ -29,6 +29,7 @@ class Failures:
 class Memory:
     blind_since: float | None = None  # etcd has not answered since
     leaderless_since: float | None = None  # I first saw then that nobody leads; None while somebody does
+    standing_since: float | None = None  # nobody leads, and I have seen my own pledge since
     last_term: int = 0  # the newest leadership that I saw in etcd
     last_leader: str | None = None
     last_members: frozenset[str] = frozenset()  # published while somebody last led: leases may vanish together (HAZARDS A 17)
@@ -67,6 +68,7 @@ def _of_the_cluster(v: View, m: Memory) -> Memory:
     if c is None:
         return m
     m = replace(m, initialized=m.initialized or bool(c.initialize), leaderless_since=_since(c.leader is None, m.leaderless_since, v.now))
+    m = replace(m, standing_since=_since(c.leader is None and c.pledge(v.me) is not None, m.standing_since, v.now))
     if c.leader is None:
         return m
     names = frozenset(member.name for member in c.members)
