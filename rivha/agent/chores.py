@@ -16,7 +16,7 @@ from rivha.agent.lease import Leases
 from rivha.dcs import writes
 from rivha.dcs.base import Dcs, Txn
 from rivha.errors import CommandFailed, DcsUnavailable, PostgresUnavailable
-from rivha.model import HistoryLine, Outcome
+from rivha.model import Outcome
 from rivha.postgres.base import Postgres
 from rivha.postgres.settings import slot_name
 
@@ -119,16 +119,17 @@ class Chores:
 
     async def _write_history(self, v: View, budget_s: float) -> None:
         assert v.cluster is not None
-        known = {line.timeline: line for line in v.cluster.history}
+        known = {(line.timeline, line.lsn): line for line in v.cluster.history}
         now = datetime.fromtimestamp(self._wall(), UTC).isoformat()
         lines = await self._postgres.timelines()
         if not lines:
+            self.done = replace(self.done, history_term=v.term)
             return
-        last = lines[-1].timeline
-        mine = HistoryLine(last, lines[-1].lsn, lines[-1].reason, now, self._me)
-        fresh = [known.get(x.timeline) or (mine if x.timeline == last else x) for x in lines]
+        mine = replace(lines[-1], at=now, new_leader=self._me)
+        fresh = tuple(known.get((x.timeline, x.lsn)) or (mine if x is lines[-1] else x) for x in lines)
         kept = fresh[-v.policy.max_timelines_history :] if v.policy.max_timelines_history else fresh
-        await self._dcs.commit(writes.put_history(v.cluster, kept), budget_s)
+        if kept == v.cluster.history or await self._dcs.commit(writes.put_history(v.cluster, kept), budget_s) is Outcome.DONE:
+            self.done = replace(self.done, history_term=v.term)
 
     def _keep_slots(self, v: View, chore: KeepSlots) -> None:
         """Beside the tick: advancing a slot can take minutes (HAZARDS F 90)."""

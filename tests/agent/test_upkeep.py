@@ -18,7 +18,7 @@ from rivha.agent.brain.upkeep import (
     upkeep,
 )
 from rivha.model import Data, Member, State
-from tests.build import ME, MEMBER_LEASE, NOW, PRIMARY, STANDBY, World, a_member, a_view
+from tests.build import ME, MEMBER_LEASE, NOW, PRIMARY, STANDBY, TERM, World, a_member, a_view
 
 BASE = Member(ME, conn_url="postgres://10.0.0.2:5432/postgres", api_url="http://10.0.0.2:8008/patroni")
 
@@ -89,7 +89,7 @@ def test_a_new_configuration_is_put_in_force_once():
 
 def test_a_promotion_is_written_into_the_history():
     assert of(WriteHistory, a_view().me(PRIMARY, timeline=2).leads())
-    assert not of(WriteHistory, a_view().me(PRIMARY, timeline=2).leads().history((1, 50)))
+    assert not of(WriteHistory, a_view().me(PRIMARY, timeline=2).leads(), Housekeeping(history_term=TERM))
     assert not of(WriteHistory, a_view().me(PRIMARY, timeline=1).leads())
 
 

@@ -77,6 +77,7 @@ class Housekeeping:
     my_slot: str = ""  # the name of the slot that I would have on another leader
     published: Member | None = None
     published_at: float = float("-inf")
+    history_term: int = 0  # the leadership in which the history was last written
     optime: Lsn = 0
     slots: Mapping[str, Lsn] = field(default_factory=dict)
     configured_revision: int = 0
@@ -89,7 +90,7 @@ def upkeep(v: View, me: Member, h: Housekeeping) -> tuple[Chore, ...]:
     """`me`: this node as it would be published now, its addresses filled in by the agent."""
     if v.cluster is None:
         return ()
-    return tuple(chore for group in (_publishing(v, me, h), _leaders(v), _slots(v, h), _wishes(v)) for chore in group)
+    return tuple(chore for group in (_publishing(v, me, h), _leaders(v, h), _slots(v, h), _wishes(v)) for chore in group)
 
 
 def describe(v: View, base: Member) -> Member:
@@ -137,7 +138,9 @@ def state_word(v: View) -> str:
         return JOB_WORDS[v.job.kind]
     if v.down and v.has_data and v.failed("start"):
         return "start failed"
-    return "running" if v.postgres.state is State.SILENT else v.postgres.state.value
+    return (
+        "unresponsive" if v.postgres.state is State.SILENT else v.postgres.state.value
+    )  # Patroni would say running: nobody may count on it
 
 
 def _publishing(v: View, me: Member, h: Housekeeping) -> Iterator[Chore]:
@@ -158,14 +161,14 @@ def _without_positions(m: Member) -> Member:
     return replace(m, xlog_location=None, receive_lsn=None, replay_lsn=None)
 
 
-def _leaders(v: View) -> Iterator[Chore]:
+def _leaders(v: View, h: Housekeeping) -> Iterator[Chore]:
     """Only who leads with a running primary keeps the cluster's records."""
     c, p = v.cluster, v.postgres
     if c is None or not (v.i_lead and v.running and p.role is Role.PRIMARY) or v.busy_with("stop", "handover"):
         return
     if (c.initialize is None and p.system_id) or (c.config is None and c.config_revision == 0):
         yield Restore(p.system_id if c.initialize is None else None, c.config is None)
-    if p.timeline is not None and p.timeline > 1 and (not c.history or c.history[-1].timeline < p.timeline - 1):
+    if p.timeline is not None and p.timeline > 1 and h.history_term != v.term:  # once a term: twins of a timeline differ in where it began
         yield WriteHistory(p.timeline)
     if c.failover is not None and (why := _why_the_request_is_over(v, c.failover)):
         yield ClearFailover(why)
