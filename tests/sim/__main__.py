@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.sim import faults
+from tests.sim.shape import of_seed
 from tests.sim.world import World
 
 
@@ -20,7 +21,7 @@ def main() -> int:
     what.add_argument("--many", type=int, metavar="N", help="seeds 0 to N-1 on all cores")
     parser.add_argument("--from", dest="first", type=int, default=0, help="with --many: the first seed")
     parser.add_argument("--script", type=Path, help="with --seed: these faults instead of the seed's own")
-    parser.add_argument("--nodes", type=int, default=3)
+    parser.add_argument("--nodes", type=int, choices=(2, 3, 4, 5), help="instead of the seed's own number")
     options = parser.parse_args()
     if options.many is not None:
         return many(options.first, options.many, options.nodes)
@@ -28,21 +29,21 @@ def main() -> int:
         script = faults.parse(options.script.read_text()) if options.script else None
     except (OSError, faults.ScriptError) as error:
         parser.error(str(error))
-    world = World(options.seed, nodes=options.nodes, transcript=True, script=script)
+    world = World(options.seed, of_seed(options.seed, options.nodes), transcript=True, script=script)
     broken = world.run()
     sys.stdout.write("\n".join(world.lines) + "\n")
     sys.stdout.write(f"seed {options.seed}: {world.loop.now:.0f} virtual s, leaders {world.laws.leaders}, broken laws: {len(broken)}\n")
     return 1 if broken else 0
 
 
-def one(arguments: tuple[int, int]) -> tuple[int, list[str], float, int, Counter[str], Counter[str], int]:
+def one(arguments: tuple[int, int | None]) -> tuple[int, list[str], float, int, Counter[str], Counter[str], int]:
     seed, nodes = arguments
-    world = World(seed, nodes=nodes)
+    world = World(seed, of_seed(seed, nodes))
     broken = world.run()
     return seed, broken, world.loop.now, len(world.laws.leaders) - 1, world.happened, world.rules, len(world.clients.acknowledged)
 
 
-def many(first: int, count: int, nodes: int) -> int:
+def many(first: int, count: int, nodes: int | None) -> int:
     began = time.monotonic()
     failed: list[tuple[int, list[str]]] = []
     virtual_s, takeovers, rows = 0.0, 0, 0

@@ -5,21 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from rivha.agent.core import Core
 from rivha.agent.dynamic import Dynamic
 from rivha.errors import CannotRun
-from rivha.model import Member
+from rivha.model import Member, Policy
 from tests.sim.etcd import SimDcs
-from tests.sim.loop import PROCESS
 from tests.sim.postgres import SimPostgres
 from tests.sim.server import Instance
 
 if TYPE_CHECKING:
     from tests.sim.world import World
 
-WALL = 1_760_000_000.0  # what the wall clocks show at the beginning
 RESTART_S = 1.0  # systemd
 
 
@@ -42,13 +41,14 @@ class Host:
         self.starts = 0
         self.on = True
         self.frozen_agent = False
+        self.well_since = 0.0  # its agent began or thawed then
         self.exits: list[str] = []
 
     def clock(self) -> float:
         return self.offset + self.world.loop.now * self.rate
 
     def wall(self) -> float:
-        return WALL + self.world.loop.now + self.wall_step
+        return self.world.wall() + self.wall_step
 
     # ---- the agent
 
@@ -56,6 +56,8 @@ class Host:
         if not self.on or self.agent_runs:
             return
         self.starts += 1
+        self.world.transcript.begins(self.name)
+        self.well_since = self.world.loop.now
         self.process = f"{self.name}#{self.starts}"
         self.world.loop.spawn(self.process, self._run())
 
@@ -63,13 +65,28 @@ class Host:
     def agent_runs(self) -> bool:
         return self.core is not None
 
+    @property
+    def policy(self) -> Policy:
+        """As its agent knows it."""
+        return self.core.dynamic.policy if self.core is not None else Policy()
+
+    @property
+    def tags(self) -> Mapping[str, object]:
+        return self.core.tick.base.tags if self.core is not None else {}
+
+    @property
+    def job(self) -> str:
+        """The kind of the job that runs, or ""."""
+        jobs = self.core.jobs if self.core is not None else None
+        return jobs.job.kind if jobs is not None and jobs.busy and jobs.job is not None else ""
+
     async def _run(self) -> None:
         self.dcs = SimDcs(self.world.store, self.world.network, self.name)
         postgres = SimPostgres(self.instance)
         dynamic = Dynamic({}, self.world.settings, postgres, self.cached, self._keep)
         host, port = self.address
         base = Member(self.name, conn_url=f"postgres://{host}:{port}/postgres", api_url=f"http://{host}:8008/patroni", version="sim")
-        base = base if self.name not in self.world.tags else Member(**{**_fields(base), "tags": self.world.tags[self.name]})
+        base = replace(base, tags=self.world.shape.tags.get(self.name, {}))
         self.core = Core(base, self.dcs, postgres, dynamic, NoCallbacks(), clock=self.clock, wall=self.wall, reload_file=self._reload)
         ended = "asked to end"
         try:
@@ -99,13 +116,14 @@ class Host:
 
     def thaw_agent(self) -> None:
         self.frozen_agent = False
+        self.well_since = self.world.loop.now
         self.world.loop.thaw(self.process)
 
     # ---- the machine
 
     def power_off(self) -> None:
         self.kill_agent()
-        self.instance.die()
+        self.instance.die(power=True)
         self.instance.trouble.hung = False
         self.on = False
 
@@ -120,11 +138,3 @@ class Host:
             told_to_end = bool(self.exits) and self.exits[-1] == "asked to end"
             if self.on and not self.agent_runs and (self.world.healed or not told_to_end):
                 self.start_agent()
-
-
-def _fields(member: Member) -> dict[str, Any]:
-    return {name: getattr(member, name) for name in Member.__dataclass_fields__}
-
-
-def host_of_process() -> str:
-    return PROCESS.get().partition("#")[0]

@@ -1,23 +1,28 @@
 """The laws of DESIGN 13 for asynchronous mode, checked where they can be broken, and stated in acknowledged commits.
 
 What asynchronous replication cannot promise is written into them and nowhere else: a takeover may lose what the winner did not hold, within
-maximum_lag_on_failover of the position last published, and never when the old leader handed over.
+maximum_lag_on_failover of the position last published, and never when the old leader handed over. `excuse` says which single hosts no
+lease can bind: their agent does not run, or has not heard yet. Every other exception stands in the law's own docstring.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rivha.dcs import records
 from rivha.dcs.base import KeyValue, Reading
-from rivha.model import Cluster, Role
-from tests.sim.disk import Entry
+from rivha.model import Cluster, Lsn, Member, Role, State
+from tests.sim.disk import Entry, agree
 from tests.sim.server import Instance
 
 if TYPE_CHECKING:
     from tests.sim.clients import Acknowledged
     from tests.sim.world import World
+
+GRACE_S = 3.0  # how long a switchover's candidate is waited for; whoever takes over later does it as after a failure
+JOBS = {"start": ("start", "restart", "bootstrap"), "win": ()}  # work that runs in jobs of another name
 
 
 @dataclass(slots=True)
@@ -26,9 +31,12 @@ class Laws:
     broken: list[str] = field(default_factory=list)
     newest_term_acknowledged: int = 0
     forgiven: set[int] = field(default_factory=set)  # entries that a takeover was allowed to lose
-    unfenced: set[str] = field(default_factory=set)  # hosts whose agent was frozen next to a running Postgres: no watchdog yet (issue 4)
     leaders: list[str] = field(default_factory=list)
-    before: Cluster | None = None  # etcd before the write that is being looked at
+    changes: Counter[str] = field(default_factory=Counter)  # failover, switchover, regained
+    before: Cluster | None = None  # etcd before the transaction that is being looked at
+    now: Cluster | None = None  # and after it
+    resigned_at: float = 0.0
+    void_until: float = 0.0  # etcd was wiped: leases promise nothing until everybody has heard
 
     def break_(self, law: str, detail: str = "") -> None:
         text = f"{self.world.loop.now:9.3f}  LAW BROKEN: {law} {detail}".rstrip()
@@ -36,72 +44,186 @@ class Laws:
         self.world.note("", text)
 
     def cluster(self) -> Cluster:
+        """etcd's content of this moment."""
         store = self.world.store
-        return records.cluster(Reading(store.revision, tuple(store.keys.values())))
+        if self.now is None or self.now.revision != store.revision:
+            self.before, self.now = self.now, records.cluster(Reading(store.revision, tuple(store.keys.values())))
+        return self.now
+
+    def wiped(self) -> None:
+        ttl = self.world.settings["ttl"]
+        assert isinstance(ttl, int)
+        self.void_until = self.world.loop.now + 2 * ttl + 5.0
+
+    def excuse(self, host: str) -> str:
+        """Why no lease binds this host's Postgres now, or ""."""
+        h, policy = self.world.hosts[host], self.world.hosts[host].policy
+        if self.world.loop.now < self.void_until:
+            return "etcd was wiped"
+        if h.core is None or h.frozen_agent:
+            return "its agent does not run, and there is no watchdog yet (issue 4)"
+        if self.world.loop.now - h.well_since < policy.retry_timeout_s + policy.loop_wait_s + 1.5:
+            return "its agent has just begun to look"
+        if policy.paused:
+            return "it has not heard that the pause is over (docs/decisions/0008)"
+        return ""
 
     # ---- etcd
 
     def wrote(self, key: str, now: KeyValue | None) -> None:
-        after = self.cluster()
-        if (
-            key == "leader"
-            and now is not None
-            and (self.before is None or self.before.leader is None or self.before.leader.name != now.value)
-        ):
-            self.leaders.append(now.value)
-            self._took_over(now.value, self.before)
-        self.before = after
+        """Every write, one by one."""
+        self.cluster()
+        if key == "leader":
+            self._leader_written(now)
+        elif key == records.RESIGNED and now is not None:
+            self.resigned_at = self.world.loop.now
+            self._nothing_runs_where_the_key_was_given_back()
+        elif key.startswith(records.PLEDGES) and now is not None:
+            self._a_pledge_is_true(key.removeprefix(records.PLEDGES))
 
-    def _took_over(self, winner: str, before: Cluster | None) -> None:
-        """What the winner lacks of all that was acknowledged is lost from now on: was that allowed?"""
-        if before is None:
+    def _leader_written(self, now: KeyValue | None) -> None:
+        before = self.before
+        if now is None:
             return
+        if before is None or before.leader is None or before.leader.name != now.value:
+            self.leaders.append(now.value)
+            self._count(now.value)
+            if before is not None:
+                self._what_is_lost(now.value, before)
+                self._the_best_one_won(now.value, before)
+            self.world.doing(now.value, "win")
+
+    def _count(self, winner: str) -> None:
+        if len(self.leaders) > 1:
+            planned = self.before is not None and self.before.resigned is not None and self.before.resigned.lsn > 0
+            self.changes["regained" if winner == self.leaders[-2] else "switchover" if planned else "failover"] += 1
+
+    def _what_is_lost(self, winner: str, before: Cluster) -> None:
+        """A hand-over loses nothing, a failover nothing beyond maximum_lag_on_failover; who asks for a `failover` takes the lag upon himself."""
         held = {entry.ident for entry in self.world.instances[winner].disk.wal}
-        missing = {a.ident: a for a in self.world.clients.acknowledged if a.ident not in held and a.ident not in self.forgiven}
+        missing = {a.ident for a in self.world.clients.acknowledged if a.ident not in held and a.ident not in self.forgiven}
         if not missing:
             return
-        resigned = before.resigned
-        manual = before.failover is not None and before.failover.leader is None
-        if resigned is not None and resigned.lsn and resigned.candidate and not manual:
+        resigned, manual = before.resigned, before.failover is not None and before.failover.leader is None
+        handed_over = resigned is not None and resigned.lsn and self.world.loop.now - self.resigned_at <= GRACE_S
+        if handed_over and resigned is not None and resigned.candidate and not manual:
             self.break_("a switchover lost acknowledged rows", f"{winner} lacks {len(missing)}")
         behind = before.optime - self.world.instances[winner].disk.end
-        if behind > self.world.maximum_lag and not manual:
+        if behind > self._maximum_lag() and not manual:
             self.break_("a winner lagged more than maximum_lag_on_failover", f"{winner}: {behind} bytes")
-        self.forgiven |= set(missing)
+        self.forgiven |= missing
+
+    def may_lead_by_itself(self, instance: Instance) -> bool:
+        """By its tags, its lag and its history: whoever may not needs a person."""
+        c, disk = self.cluster(), instance.disk
+        if Member(instance.host, tags=self.world.hosts[instance.host].tags).nofailover or disk.end < c.optime - self._maximum_lag():
+            return False
+        if any(line.timeline == disk.timeline and line.lsn < disk.end for line in c.history):
+            return False  # an old primary's tail
+        return not (self.world.settings.get("check_timeline") and c.history and disk.timeline <= c.history[-1].timeline)
+
+    def _maximum_lag(self) -> int:
+        lag = self.world.settings["maximum_lag_on_failover"]
+        assert isinstance(lag, int)
+        return lag
+
+    def _the_best_one_won(self, winner: str, before: Cluster) -> None:
+        """Of those that had pledged, whoever was undisturbed and held more than the winner should have won, unless a person chose."""
+        mine = before.pledge(winner)
+        named = (before.failover and before.failover.candidate) or (before.resigned and before.resigned.candidate)
+        if mine is None or named or not self._calm():
+            return
+        for other in before.pledges:
+            host = self.world.hosts[other.name]
+            may = not Member(other.name, tags=host.tags).nofailover and before.member(other.name) is not None
+            better = (other.timeline, other.lsn) > (mine.timeline, mine.lsn)
+            if better and may and not self.excuse(other.name) and host.instance.state is State.RUNNING:
+                self.break_("a worse candidate won", f"{winner} at {mine.lsn}, {other.name} at {other.lsn}")
+
+    def _calm(self) -> bool:
+        n, hosts = self.world.network, self.world.hosts.values()
+        return not n.cuts and n.loss == 0 and n.late == 0 and n.slow == 1.0 and self.world.store.up and all(h.rate == 1.0 for h in hosts)
+
+    def _nothing_runs_where_the_key_was_given_back(self) -> None:
+        """A leader resigns only when no Postgres process is left; paused, also when its Postgres is no primary."""
+        resigned = self.cluster().resigned
+        instance = self.world.instances[resigned.leader] if resigned else None
+        if instance is not None and instance.alive and not (self.world.paused() and instance.role is Role.STANDBY):
+            self.break_("resigned while its Postgres runs", instance.host)
+
+    def _a_pledge_is_true(self, host: str) -> None:
+        """When a pledge appears, its writer streams from nobody and has exactly the WAL that it says."""
+        pledge, instance = self.cluster().pledge(host), self.world.instances[host]
+        if pledge is None:
+            return
+        if instance.receiving:
+            self.break_("pledged while it streams", f"{host} from {instance.receiving}")
+        elif instance.disk.end != pledge.lsn and instance.disk.system_id:
+            self.break_("a pledge that is not true", f"{host} says {pledge.lsn} and has {instance.disk.end}")
 
     # ---- Postgres
 
     def promoting(self, instance: Instance) -> None:
+        """Only who holds the leader key promotes; and while paused, only at an operator's request."""
         leader = self.cluster().leader
-        if (leader is None or leader.name != instance.host) and instance.host not in self.unfenced:
+        if (leader is None or leader.name != instance.host) and not self.excuse(instance.host):
             self.break_("promoted without leadership", f"{instance.host}, while {leader.name if leader else 'nobody'} leads")
-        if self.world.paused() and self.cluster().failover is None:
+        if self.world.hosts[instance.host].policy.paused and self.cluster().failover is None:
             self.break_("promoted while paused", instance.host)
 
     def starting(self, instance: Instance, *, primary: bool) -> None:
-        if primary and instance.host not in self.unfenced:
-            leader = self.cluster().leader
-            if leader is not None and leader.name != instance.host:
-                self.break_("a primary was started while another leads", f"{instance.host}, {leader.name} leads")
+        """No primary starts while another leads, and nothing starts by itself while paused."""
+        leader, host = self.cluster().leader, self.world.hosts[instance.host]
+        if primary and leader is not None and leader.name != instance.host and not self.excuse(instance.host):
+            self.break_("a primary was started while another leads", f"{instance.host}, {leader.name} leads")
+        if host.policy.paused and host.job == "start":
+            self.break_("started while paused", instance.host)
+
+    def stopping(self, instance: Instance) -> None:
+        """While paused nothing stops but what an operator asked for."""
+        host = self.world.hosts[instance.host]
+        if host.policy.paused and host.job == "stop" and not instance.disk.marker:
+            self.break_("stopped while paused", instance.host)
+
+    def working(self, host: str, work: str) -> None:
+        """Long work runs in the job slot, one piece at a time."""
+        job = self.world.hosts[host].job
+        if work in ("pledge", "promote", "start", "clone", "rewind", "set_aside") and job not in JOBS.get(work, (work,)):
+            self.break_("work outside the job slot", f"{host}: {work} in {job or 'no job'}")
+
+    def replacing(self, instance: Instance, source: str, work: str) -> None:
+        """What streaming can mend is neither rewound nor moved aside as diverged."""
+        other = self.world.instances[source]
+        if not instance.disk.marker and other.writable and agree(instance.disk.wal, other.disk.wal) == len(instance.disk.wal):
+            self.break_("a directory was replaced that could have followed", f"{instance.host}: {work}")
+
+    def became_primary(self, instance: Instance) -> None:
+        """When a Postgres becomes writable, no other one is, whose agent could have stopped it."""
+        for other in self.world.instances.values():
+            if other is not instance and other.writable and not self.excuse(other.host) and not self.excuse(instance.host):
+                self.break_("two primaries", f"{instance.host} became one while {other.host} still is")
 
     def received(self, instance: Instance, entries: list[Entry]) -> None:
-        if f"rivha/pledges/{instance.host}" in self.world.store.keys:
+        """Who has pledged streams from nobody."""
+        if self.cluster().pledge(instance.host) is not None:
             self.break_("streamed while its pledge stands", f"{instance.host} received {len(entries)} entries")
 
     # ---- clients
 
     def acknowledged(self, done: Acknowledged) -> None:
-        if done.host in self.unfenced or self._last_heard_of_a_pause(done.host):
+        """Who acknowledges holds the leader key, and no later leadership has acknowledged before."""
+        leader = self.cluster().leader
+        holds = leader is not None and leader.name == done.host
+        if not holds and self.excuse(done.host):
             self.forgiven.add(done.ident)
             return
+        if not holds:
+            self.break_(
+                "acknowledged without the leader key", f"{done.host}, row {done.number}, {leader.name if leader else 'nobody'} leads"
+            )
         if done.term < self.newest_term_acknowledged:
             self.break_("acknowledged in a leadership that has been succeeded", f"{done.host}, row {done.number}, term {done.term}")
         self.newest_term_acknowledged = max(self.newest_term_acknowledged, done.term)
-
-    def _last_heard_of_a_pause(self, host: str) -> bool:
-        """A paused primary that cannot hear that the pause is over is fenced by nobody: docs/decisions/0008."""
-        core = self.world.hosts[host].core
-        return core is not None and core.dynamic.policy.paused
 
     # ---- the end
 
@@ -118,9 +240,24 @@ class Laws:
             i = host.instance
             if host.name != leader and (i.role is not Role.STANDBY or i.receiving != leader):
                 self.break_("liveness: every live node streams from the primary", f"{host.name}: {i.state.value}, exits {host.exits[-2:]}")
+            if host.core is not None and host.core.desk.wishes:
+                self.break_("liveness: no wish is left over", f"{host.name}: {list(host.core.desk.wishes.values())}")
+            if i.disk.marker:
+                self.break_("liveness: no unfinished directory is left over", f"{host.name}: {i.disk.marker}")
         if c.pledges or c.failover or c.complaints:
             self.break_("liveness: no pledge and no request is left over", f"{c.pledges} {c.failover} {c.complaints}")
-        held = {entry.ident for entry in primary.disk.wal}
-        lost = [a for a in world.clients.acknowledged if a.ident not in held and a.ident not in self.forgiven]
+        self._nothing_more_is_lost({entry.ident for entry in primary.disk.wal})
+        self._histories_agree(primary, c.optime)
+
+    def _nothing_more_is_lost(self, held: set[int]) -> None:
+        lost = [a for a in self.world.clients.acknowledged if a.ident not in held and a.ident not in self.forgiven]
         if lost:
             self.break_("acknowledged rows are missing", f"{len(lost)}, the first is row {lost[0].number} of {lost[0].host}")
+
+    def _histories_agree(self, primary: Instance, optime: Lsn) -> None:
+        """Every standby holds a prefix of the primary's WAL, and the published position is one that the primary has reached."""
+        for i in self.world.instances.values():
+            if agree(i.disk.wal, primary.disk.wal) < len(i.disk.wal):
+                self.break_("a standby streams on another history", i.host)
+        if optime > primary.disk.end:
+            self.break_("the published position was never reached", f"{optime}, the primary is at {primary.disk.end}")

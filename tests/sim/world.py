@@ -6,41 +6,45 @@ import asyncio
 import gc
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextvars import copy_context
-from typing import Any
 
 import structlog
 
 from rivha.model import Role
-from tests.sim import faults
+from tests.sim import faults, traps
 from tests.sim.clients import Clients
 from tests.sim.disk import Entry
 from tests.sim.etcd import Store
-from tests.sim.host import Host, host_of_process
+from tests.sim.host import Host
 from tests.sim.laws import Laws
 from tests.sim.loop import PROCESS, VirtualLoop
 from tests.sim.network import Network
 from tests.sim.server import Instance
+from tests.sim.shape import Shape
+from tests.sim.transcript import Transcript
 
-SETTINGS: Mapping[str, object] = {"ttl": 10, "loop_wait": 1, "retry_timeout": 3, "maximum_lag_on_failover": 5_000}
-SETTLE_S = 120.0  # after the last fault, within which the laws of liveness must come true
-LOOK_EVERY_S = 2.0
+WALL = 1_760_000_000.0  # what the wall clocks show at the beginning
 
 
 class World:
     def __init__(
-        self, seed: int, *, nodes: int = 3, chaos_s: float = 90.0, transcript: bool = False, script: faults.Script | None = None
+        self,
+        seed: int,
+        shape: Shape | None = None,
+        *,
+        chaos_s: float = 90.0,
+        transcript: bool = False,
+        script: faults.Script | None = None,
     ) -> None:
         self.seed, self.chaos_s = seed, chaos_s
+        self.shape = shape or Shape()
         self.rng = random.Random(seed)
         self.loop = VirtualLoop()
         self.network = Network(self.rng)
         self.store = Store(self.loop.time)
-        self.settings = dict(SETTINGS)
-        self.maximum_lag = 5_000
-        self.tags: dict[str, Mapping[str, object]] = {}
-        self.hosts = {f"db{n}": Host(self, f"db{n}", n) for n in range(1, nodes + 1)}
+        self.settings = dict(self.shape.settings)
+        self.hosts = {name: Host(self, name, n) for n, name in enumerate(self.shape.names, 1)}
         self.instances: dict[str, Instance] = {name: host.instance for name, host in self.hosts.items()}
         self.clients = Clients(self)
         self.laws = Laws(self)
@@ -48,18 +52,25 @@ class World:
         own = faults.random_script(random.Random(f"faults of {seed}"), list(self.hosts), chaos_s)
         self.script = own if script is None else script
         self.healed = False
-        self.lines: list[str] = []
-        self.keeps_transcript = transcript
+        self.traps: list[traps.Trap] = []
+        self.context = copy_context()  # nobody's: what the world does itself goes on when agents freeze and die
+        self.transcript = Transcript(keep=transcript, time=self.loop.time)
+        self.note = self.transcript.note
+        self.store.say = self.note
         self.rules: Counter[str] = Counter()
         self.happened: Counter[str] = Counter()
         self._ident = 0
         self._systems = 7_300_000_000_000_000_000
 
+    @property
+    def lines(self) -> list[str]:
+        return self.transcript.lines
+
     # ---- running
 
     def run(self) -> list[str]:
         """Chaos, healing, judgement. The laws that were broken, each with its instant; empty is good."""
-        self._set_up_log()
+        self.transcript.listen()
         asyncio.set_event_loop(None)
         gc_was_on = gc.isenabled()
         gc.disable()  # a collection would run `finally` of killed processes at some moment that no seed decides
@@ -86,7 +97,7 @@ class World:
         await self._until_whole(60.0)
         await faults.play(self, self.script)
         faults.heal(self)
-        await self._until_whole(SETTLE_S)
+        await self._until_whole(self.shape.settle_s)
         await asyncio.sleep(3.0)  # clients write to what has healed
         await self._until_whole(30.0)  # a request from before may only now have been carried out
         for host in self.hosts.values():
@@ -120,7 +131,20 @@ class World:
         others = [i for i in self.instances.values() if i is not leader]
         return leader.host in self.clients.routed and all(i.role is Role.STANDBY and i.receiving == leader.host for i in others)
 
+    def later(self, seconds: float, undo: Callable[[], None]) -> None:
+        self.loop.call_later(seconds, undo, context=self.context)
+
+    def wall(self) -> float:
+        """Of a clock that is right."""
+        return WALL + self.loop.now
+
     # ---- what the models tell and ask
+
+    def doing(self, host: str, work: str) -> None:
+        """That host begins a piece of work: the moment of traps."""
+        self.laws.working(host, work)
+        if self.traps:
+            traps.spring(self, host, work)
 
     def next_ident(self) -> int:
         self._ident += 1
@@ -151,16 +175,20 @@ class World:
         leader = self.laws.cluster().leader
         if leader is not None and leader.name == instance.host:
             instance.led_term = leader.term
-        self.laws.unfenced.discard(instance.host)
+        self.laws.became_primary(instance)
 
     def starting(self, instance: Instance, *, primary: bool) -> None:
+        self.doing(instance.host, "start")
         self.laws.starting(instance, primary=primary)
 
     def stopping(self, instance: Instance) -> None:
         self.happened["stop"] += 1
+        self.doing(instance.host, "stop")
+        self.laws.stopping(instance)
 
     def promoting(self, instance: Instance) -> None:
         self.happened["promote"] += 1
+        self.doing(instance.host, "promote")
         self.laws.promoting(instance)
 
     def received(self, instance: Instance, entries: list[Entry]) -> None:
@@ -172,34 +200,6 @@ class World:
     def paused(self) -> bool:
         config = self.laws.cluster().config
         return bool(config and config.get("pause"))
-
-    # ---- the transcript
-
-    def note(self, who: str, text: str) -> None:
-        if self.keeps_transcript:
-            self.lines.append(f"{self.loop.now:9.3f}  {who or '-':4} {text}")
-
-    def _set_up_log(self) -> None:
-        if not self.keeps_transcript:
-            structlog.configure(wrapper_class=Silent, cache_logger_on_first_use=False)
-            return
-
-        def to_transcript(_: object, __: str, event: dict[str, Any]) -> str:
-            text = str(event.pop("event"))
-            facts = " ".join(f"{k}={v}" for k, v in event.items() if v not in ("", None))
-            self.note(host_of_process(), f"{text} {facts}".rstrip())
-            raise structlog.DropEvent
-
-        structlog.configure(processors=[to_transcript], wrapper_class=structlog.BoundLogger, cache_logger_on_first_use=False)
-
-
-class Silent(structlog.BoundLoggerBase):
-    """Costs nothing and says nothing."""
-
-    def _nothing(self, event: str, **facts: object) -> None:
-        return
-
-    debug = info = warning = error = critical = _nothing
 
 
 def void(_: object) -> None:

@@ -1,0 +1,54 @@
+"""The cluster that a run is about: how many nodes, their tags, the settings. A seed decides it, so that no run is like the next."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+SETTINGS: Mapping[str, object] = {"ttl": 10, "loop_wait": 1, "retry_timeout": 3, "maximum_lag_on_failover": 5_000}
+TIMINGS: tuple[Mapping[str, object], ...] = (
+    {},
+    {},
+    {"ttl": 30, "loop_wait": 10, "retry_timeout": 10},  # Patroni's
+    {"ttl": 20, "loop_wait": 2, "retry_timeout": 5},
+    {"ttl": 5, "loop_wait": 1, "retry_timeout": 2},
+    {"ttl": 3, "loop_wait": 1, "retry_timeout": 1},  # the shortest that ttl >= loop_wait + 2 * retry_timeout allows here
+)
+HABITS: tuple[Mapping[str, object], ...] = (
+    {},
+    {},
+    {},
+    {"check_timeline": True},
+    {"primary_start_timeout": 5},
+    {"primary_start_timeout": 0},
+    {"primary_stop_timeout": 1},
+    {"hang_timeout": 4},
+    {"maximum_lag_on_failover": 600},
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    nodes: int = 3
+    settings: Mapping[str, object] = field(default_factory=lambda: dict(SETTINGS))
+    tags: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    settle_s: float = 120.0  # after the last fault, within which the laws of liveness must come true
+
+    @property
+    def names(self) -> list[str]:
+        return [f"db{n}" for n in range(1, self.nodes + 1)]
+
+    def __str__(self) -> str:
+        changed = {k: v for k, v in self.settings.items() if v != SETTINGS.get(k)}
+        return f"{self.nodes} nodes {changed or ''} {dict(self.tags) or ''}".strip()
+
+
+def of_seed(seed: int, nodes: int | None = None) -> Shape:
+    rng = random.Random(f"shape {seed}")  # a text is hashed the same way in every process
+    nodes = nodes or rng.choice((2, 3, 3, 3, 3, 4, 5))
+    settings = {**SETTINGS, **rng.choice(TIMINGS), **rng.choice(HABITS)}
+    tags: dict[str, Mapping[str, object]] = {}
+    if rng.random() < 0.3:
+        tags[f"db{rng.randint(1, nodes)}"] = rng.choice(({"nofailover": True}, {"failover_priority": 2}, {"failover_priority": 0}))
+    return Shape(nodes, settings, tags, 120.0 if settings["loop_wait"] != 10 else 240.0)

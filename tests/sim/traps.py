@@ -1,0 +1,57 @@
+"""Faults that strike in the middle of a piece of work: `power_off_in_rewind`, `agent_killed_in_win`.
+
+A trap waits until any host begins that work, and strikes it (number / 20)^3 seconds later: mostly at once, sometimes a second after.
+`source_dies_in_...` strikes the leader instead, whom the others clone and rewind from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.sim.host import Host
+    from tests.sim.world import World
+
+DEEDS = ("agent_killed", "agent_frozen", "host_frozen", "power_off", "postmaster_killed", "cut_from_all", "cut_from_etcd", "cut_one_way")
+WORK = ("pledge", "win", "promote", "start", "stop", "resign", "clone", "rewind", "set_aside")
+SOURCE = ("power_off", "postmaster_killed", "cut_from_all")
+LASTS_S = 8.0  # of what a trap does, where it lasts
+
+
+@dataclass(frozen=True, slots=True)
+class Trap:
+    work: str
+    deed: Callable[[World, Host, float], None]
+    after_s: float
+    on_leader: bool
+
+
+def kinds(deeds: Mapping[str, Callable[[World, Host, float], None]]) -> dict[str, Callable[[World, Host, float], None]]:
+    made = {f"{deed}_in_{work}": _setter(work, deeds[deed], on_leader=False) for deed in DEEDS for work in WORK}
+    for work in ("clone", "rewind"):
+        made |= {f"source_{deed}_in_{work}": _setter(work, deeds[deed], on_leader=True) for deed in SOURCE}
+    return made
+
+
+def _setter(work: str, deed: Callable[[World, Host, float], None], *, on_leader: bool) -> Callable[[World, Host, float], None]:
+    def set_trap(world: World, _: Host, number: float) -> None:
+        world.traps.append(Trap(work, deed, (number / 20.0) ** 3, on_leader))
+
+    return set_trap
+
+
+def spring(world: World, host: str, work: str) -> None:
+    """`host` has just begun `work`."""
+    for trap in [t for t in world.traps if t.work == work]:
+        world.traps.remove(trap)
+        world.loop.call_later(trap.after_s, _strike, world, trap, host, context=world.context)
+
+
+def _strike(world: World, trap: Trap, worker: str) -> None:
+    if world.healed:
+        return
+    target = (world.store.value("leader") or worker) if trap.on_leader else worker
+    world.note("", f"TRAP {trap.deed.__name__} {target}, {worker} in {trap.work}")
+    trap.deed(world, world.hosts[target], LASTS_S)

@@ -1,0 +1,148 @@
+"""Faults of machines: hosts, agents, Postgres, disks, clocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.sim.host import Host
+    from tests.sim.world import World
+
+
+def postmaster_killed(world: World, host: Host, _: float) -> None:
+    host.instance.die()
+
+
+def power_off(world: World, host: Host, seconds: float) -> None:
+    host.power_off()
+    world.later(seconds, host.power_on)
+
+
+def agent_killed(world: World, host: Host, _: float) -> None:
+    host.kill_agent()
+
+
+def agent_told_to_end(world: World, host: Host, seconds: float) -> None:
+    if host.core is not None and not host.frozen_agent:
+        host.core.stop()
+        world.later(seconds, host.start_agent)
+
+
+def agent_frozen(world: World, host: Host, seconds: float) -> None:
+    """Its Postgres runs on, and nobody fences it: no watchdog yet (issue 4). HAProxy takes it out of routing."""
+    if host.agent_runs and not host.frozen_agent:
+        host.freeze_agent()
+        process = host.process
+        world.later(seconds, lambda: host.thaw_agent() if host.process == process and host.frozen_agent else None)
+
+
+def host_frozen(world: World, host: Host, seconds: float) -> None:
+    """The whole machine stands still: agent and Postgres."""
+    if host.agent_runs and not host.frozen_agent:
+        host.freeze_agent()
+        trouble, process = host.instance.trouble, host.process
+        trouble.hung = True
+
+        def thaw() -> None:
+            trouble.hung = False
+            if host.process == process and host.frozen_agent:
+                host.thaw_agent()
+
+        world.later(seconds, thaw)
+
+
+def postgres_hung(world: World, host: Host, seconds: float) -> None:
+    trouble = host.instance.trouble
+    trouble.hung = True
+    world.later(seconds, lambda: setattr(trouble, "hung", False))
+
+
+def slow_start(world: World, host: Host, seconds: float) -> None:
+    host.instance.trouble.start_s = seconds
+
+
+def slow_stop(world: World, host: Host, seconds: float) -> None:
+    host.instance.trouble.stop_s = seconds
+
+
+def slow_promotion(world: World, host: Host, seconds: float) -> None:
+    """A replay backlog: the promotion waits for it."""
+    for h in world.hosts.values():
+        h.instance.trouble.promote_s = seconds
+
+
+def slow_copies(world: World, host: Host, seconds: float) -> None:
+    """A large database: clones and rewinds take long."""
+    for h in world.hosts.values():
+        h.instance.trouble.copy_s, h.instance.trouble.rewind_s = 2 * seconds, seconds
+
+
+def disk_full(world: World, host: Host, seconds: float) -> None:
+    """Postgres panics at its next write, and does not start."""
+    disk = host.instance.disk
+    disk.full = True
+    world.later(seconds, lambda: setattr(disk, "full", False))
+
+
+def crash_loop(world: World, host: Host, seconds: float) -> None:
+    """Its primary starts quickly and dies again, each time it writes a while (HAZARDS G 99)."""
+    instance, until = host.instance, world.loop.now + 3 * seconds
+
+    def again() -> None:
+        if instance.writable:
+            instance.die()
+        if world.loop.now < until and not world.healed:
+            world.later(0.7, again)
+
+    again()
+
+
+def disk_lost(world: World, host: Host, seconds: float) -> None:
+    """The machine comes back with an empty disk. Not while etcd has forgotten the cluster: see etcd_wiped."""
+    if not world.store.value("initialize"):
+        return
+    host.power_off()
+    host.instance.disk.wipe()
+    host.cached = None
+    world.later(seconds, host.power_on)
+
+
+def data_unmounted(world: World, host: Host, seconds: float) -> None:
+    """Postgres dies of it, and what is left must neither be started nor filled."""
+    trouble = host.instance.trouble
+    trouble.unmounted = True
+    host.instance.die()
+    world.later(seconds, lambda: setattr(trouble, "unmounted", False))
+
+
+def clock_drifts(world: World, host: Host, number: float) -> None:
+    """Up to two per cent, far beyond what NTP leaves alone; the lease's margins are for it. Without a jump: rates change, not times."""
+    now = host.clock()
+    host.rate = 1.0 + (number - 10.0) / 500.0
+    host.offset += now - host.clock()
+
+
+def wall_clock_jumps(world: World, host: Host, number: float) -> None:
+    host.wall_step += (number - 10.0) * 60.0
+
+
+KINDS: tuple[Callable[[World, Host, float], None], ...] = (
+    postmaster_killed,
+    power_off,
+    agent_killed,
+    agent_told_to_end,
+    agent_frozen,
+    host_frozen,
+    postgres_hung,
+    slow_start,
+    slow_stop,
+    slow_promotion,
+    slow_copies,
+    disk_full,
+    crash_loop,
+    disk_lost,
+    data_unmounted,
+    clock_drifts,
+    wall_clock_jumps,
+)

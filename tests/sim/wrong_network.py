@@ -1,0 +1,129 @@
+"""Faults of the network and of etcd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from rivha.dcs.base import Delete
+from tests.sim.network import CLIENT, ETCD
+
+if TYPE_CHECKING:
+    from tests.sim.host import Host
+    from tests.sim.world import World
+
+
+def _cut(world: World, host: str, others: Iterable[str], seconds: float) -> None:
+    """Both ways, for so long."""
+    pairs = {pair for other in others for pair in ((host, other), (other, host))}
+    world.network.cuts |= pairs
+    world.later(seconds, lambda: world.network.cuts.difference_update(pairs))
+
+
+def cut_from_etcd(world: World, host: Host, seconds: float) -> None:
+    _cut(world, host.name, [ETCD], seconds)
+
+
+def all_cut_from_etcd(world: World, _: Host, seconds: float) -> None:
+    """etcd is well, and no node reaches it: long enough, and all leases end together (HAZARDS A 17)."""
+    for name in world.hosts:
+        _cut(world, name, [ETCD], seconds)
+
+
+def cut_one_way(world: World, host: Host, seconds: float) -> None:
+    """Its requests to etcd arrive, the answers do not."""
+    world.network.cut(ETCD, host.name, one_way=True)
+    world.later(seconds, lambda: world.network.cuts.discard((ETCD, host.name)))
+
+
+def cut_from_all(world: World, host: Host, seconds: float) -> None:
+    _cut(world, host.name, [*(h for h in world.hosts if h != host.name), ETCD, CLIENT], seconds)
+
+
+def cut_from_standbys(world: World, host: Host, seconds: float) -> None:
+    _cut(world, host.name, [h for h in world.hosts if h != host.name], seconds)
+
+
+def cut_from_clients(world: World, host: Host, seconds: float) -> None:
+    _cut(world, host.name, [CLIENT], seconds)
+
+
+def split_in_two(world: World, host: Host, seconds: float) -> None:
+    """This host and its neighbour keep etcd; the others keep each other and the clients."""
+    names = sorted(world.hosts)
+    here = {host.name, names[(names.index(host.name) + 1) % len(names)]}
+    for name in names:
+        far = [*(n for n in names if (n in here) != (name in here)), CLIENT if name in here else ETCD]
+        _cut(world, name, far, seconds)
+
+
+def etcd_down(world: World, _: Host, seconds: float) -> None:
+    world.store.up = False
+
+    def up() -> None:
+        world.store.up = True
+        world.store.change_leader()
+
+    world.later(seconds, up)
+
+
+def etcd_elects(world: World, _: Host, __: float) -> None:
+    """A new leader of etcd, which extends every lease."""
+    etcd_down(world, _, 1.5)
+
+
+def etcd_wiped(world: World, _: Host, __: float) -> None:
+    """Somebody deletes the cluster's prefix. What leases promise is void until all have heard.
+
+    Not while a node is empty: with nothing in etcd and nothing on its disk, it cannot know that it is not the first of a new cluster.
+    """
+    if any(not h.instance.disk.system_id for h in world.hosts.values()):
+        return
+    world.laws.wiped()
+    world.store.write(tuple(Delete(key) for key in sorted(world.store.keys)))
+
+
+def requests_late(world: World, _: Host, seconds: float) -> None:
+    """etcd carries out what its sender has long given up."""
+    world.network.late = 0.3
+    world.later(seconds, lambda: setattr(world.network, "late", 0.0))
+
+
+def messages_lost(world: World, _: Host, seconds: float) -> None:
+    world.network.loss = 0.2
+    world.later(seconds, lambda: setattr(world.network, "loss", 0.0))
+
+
+def slow_network(world: World, _: Host, seconds: float) -> None:
+    world.network.slow = 100.0
+    world.later(seconds, lambda: setattr(world.network, "slow", 1.0))
+
+
+def crawling_network(world: World, _: Host, seconds: float) -> None:
+    """Half a second to two, one way: at the budgets' edge."""
+    world.network.slow = 1000.0
+    world.later(seconds, lambda: setattr(world.network, "slow", 1.0))
+
+
+def deaf_watch(world: World, host: Host, _: float) -> None:
+    if host.dcs is not None:
+        host.dcs.deaf = True
+
+
+KINDS: tuple[Callable[[World, Host, float], None], ...] = (
+    cut_from_etcd,
+    all_cut_from_etcd,
+    cut_one_way,
+    cut_from_all,
+    cut_from_standbys,
+    cut_from_clients,
+    split_in_two,
+    etcd_down,
+    etcd_elects,
+    etcd_wiped,
+    requests_late,
+    messages_lost,
+    slow_network,
+    crawling_network,
+    deaf_watch,
+)

@@ -1,0 +1,167 @@
+"""Operators who act at bad moments, and what they leave in etcd."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from rivha.dcs import records, writes
+from rivha.dcs.base import Delete, Put
+
+if TYPE_CHECKING:
+    from tests.sim.host import Host
+    from tests.sim.world import World
+
+
+MAKES_UP_HIS_MIND_S = 20.0
+
+
+def switchover(world: World, host: Host, number: float) -> None:
+    _ask_for_switchover(world, host, None)
+
+
+def switchover_later(world: World, host: Host, seconds: float) -> None:
+    """Scheduled; the operator's own clock is right."""
+    _ask_for_switchover(world, host, datetime.fromtimestamp(world.wall() + seconds, UTC).isoformat())
+
+
+def _ask_for_switchover(world: World, host: Host, at: str | None) -> None:
+    c = world.laws.cluster()
+    leader = c.leader.name if c.leader else None
+    if leader is not None and not c.failover_revision:
+        candidate = host.name if host.name != leader else None
+        world.store.commit(writes.file_failover(c, leader, candidate, at))
+
+
+def manual_failover(world: World, host: Host, number: float) -> None:
+    c = world.laws.cluster()
+    if not c.failover_revision and not (c.leader and c.leader.name == host.name):
+        world.store.commit(writes.file_failover(c, None, host.name, None))
+
+
+def request_withdrawn(world: World, _: Host, __: float) -> None:
+    c = world.laws.cluster()
+    if c.failover_revision:
+        world.store.commit(writes.clear_failover(c))
+
+
+def pause(world: World, _: Host, seconds: float) -> None:
+    edit_config(world, pause=True)
+    world.later(seconds, lambda: edit_config(world, pause=False))
+
+
+def ttl_edited(world: World, _: Host, number: float) -> None:
+    ttl = world.settings["ttl"]
+    assert isinstance(ttl, int)
+    edit_config(world, ttl=ttl if number < 10 else 2 * ttl)
+
+
+def tags_edited(world: World, host: Host, seconds: float) -> None:
+    """nofailover, and back: a file that is read again on SIGHUP."""
+    base = host.core.tick.base if host.core is not None else None
+    if base is not None:
+        _retag(host, {"nofailover": True})
+        world.later(seconds, lambda: _retag(host, base.tags))
+
+
+def _retag(host: Host, tags: object) -> None:
+    if host.core is not None:
+        host.core.tick.base = replace(host.core.tick.base, tags=tags)  # type: ignore[arg-type]
+
+
+def restart_asked(world: World, host: Host, _: float) -> None:
+    if host.core is not None and not host.frozen_agent:
+        world.loop.spawn(host.process, _ask(host, "restart"))
+
+
+def reinit_asked(world: World, host: Host, _: float) -> None:
+    if host.core is not None and not host.frozen_agent:
+        world.loop.spawn(host.process, _ask(host, "reinitialize"))
+
+
+async def _ask(host: Host, kind: str) -> None:
+    assert host.core is not None
+    await host.core.desk.ask(kind, {}, 30.0)
+
+
+def garbage_request(world: World, _: Host, seconds: float) -> None:
+    _scrawl(world, records.FAILOVER, seconds)
+
+
+def garbage_config(world: World, _: Host, seconds: float) -> None:
+    _scrawl(world, records.CONFIG, seconds)
+
+
+def garbage_pledge(world: World, host: Host, seconds: float) -> None:
+    _scrawl(world, records.PLEDGES + host.name, seconds)
+
+
+def garbage_history(world: World, _: Host, seconds: float) -> None:
+    _scrawl(world, records.HISTORY, seconds)
+
+
+def _scrawl(world: World, key: str, seconds: float) -> None:
+    """What does not parse, until its author sees it and puts back what was there."""
+    before = world.store.value(key)
+    world.store.write((Put(key, "{]"),))
+
+    def mend() -> None:
+        if world.store.value(key) == "{]":
+            world.store.write((Delete(key) if before is None or key != records.CONFIG else Put(key, before),))
+
+    world.later(seconds, mend)
+
+
+def edit_config(world: World, **changes: object) -> None:
+    found, c = world.store.value(records.CONFIG), world.laws.cluster()
+    if found is not None and c.config is not None:
+        world.store.commit(writes.put_config(c, {**json.loads(found), **changes}))
+
+
+async def tidy_up(world: World) -> None:
+    """After the faults: who paused resumes, who scrawled wipes it away; again and again, since the config may be restored only later."""
+    healed_at = world.loop.now
+    while True:
+        c = world.laws.cluster()
+        for key in [kv.key for kv in world.store.keys.values() if kv.value == "{]"]:
+            keep = key == records.CONFIG
+            world.store.write((Put(key, json.dumps(world.settings)) if keep else Delete(key),))
+        if c.config is not None and c.config.get("pause"):
+            edit_config(world, pause=False)
+        if c.leader is None and world.loop.now - healed_at > MAKES_UP_HIS_MIND_S:
+            _take_the_decision(world)
+        await asyncio.sleep(1.0)
+
+
+def _take_the_decision(world: World) -> None:
+    """What Rivha rightly leaves to a person: the config is gone with a pause in it, or whoever holds the data may not lead by itself."""
+    c = world.laws.cluster()
+    if c.config_revision == 0:
+        world.store.write((Put(records.CONFIG, json.dumps(world.settings)),))
+    usable = [i for i in world.instances.values() if i.disk.system_id and not i.disk.marker]
+    unasked = c.failover is None or c.failover.leader is not None
+    if unasked and usable and not any(world.laws.may_lead_by_itself(i) for i in usable):
+        best = max(usable, key=lambda i: (i.disk.timeline, i.disk.end))
+        _retag(world.hosts[best.host], {})
+        world.store.commit(writes.file_failover(c, None, best.host, None))
+
+
+KINDS: tuple[Callable[[World, Host, float], None], ...] = (
+    switchover,
+    switchover_later,
+    manual_failover,
+    request_withdrawn,
+    pause,
+    ttl_edited,
+    tags_edited,
+    restart_asked,
+    reinit_asked,
+    garbage_request,
+    garbage_config,
+    garbage_pledge,
+    garbage_history,
+)
