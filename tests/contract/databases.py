@@ -106,8 +106,8 @@ async def names(node: Node, text: str) -> None:
 
     async def taken() -> bool:
         status = await node.status()
-        shown = status.synchronous_standby_names == text
-        return shown and all((row.sync_state == "async") == (not text) for row in status.replication if row.application_name in text)
+        rows = {row.application_name: row.sync_state != "async" for row in status.replication}
+        return status.synchronous_standby_names == text and rows == {name: name in text or "*" in text for name in rows}
 
     await eventually(taken)
 

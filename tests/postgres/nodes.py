@@ -79,7 +79,9 @@ class Node:
 
     def again(self) -> Node:
         """The same node under a new agent, which knows nothing of the old one."""
-        return Node(self.name, Server(self.settings, time.monotonic), self.settings)
+        node = Node(self.name, Server(self.settings, time.monotonic), self.settings)
+        node.server.on_death(lambda: node.deaths.append(time.monotonic()))
+        return node
 
     def kill_postmaster(self) -> int:
         pid = int((self.data_dir / "postmaster.pid").read_text().split()[0])

@@ -38,6 +38,8 @@ class Clients:
         self.acknowledged: list[Acknowledged] = []
         self.refused = 0
         self.unknown = 0
+        self.outages: list[tuple[float, float]] = []  # of writes: when it began, how long it lasted
+        self._failing_since: float | None = None
         self._number = 0
 
     async def check(self) -> None:
@@ -46,11 +48,14 @@ class Clients:
             for host in self.world.hosts.values():
                 if self._answers(host):
                     self.failures[host.name] = 0
-                    self.routed.add(host.name)
+                    if host.name not in self.routed:
+                        self.routed.add(host.name)
+                        self.world.note("proxy", f"{host.name} is routed")
                 else:
                     self.failures[host.name] = self.failures.get(host.name, 0) + 1
-                    if self.failures[host.name] >= FALL:
+                    if self.failures[host.name] >= FALL and host.name in self.routed:
                         self.routed.discard(host.name)
+                        self.world.note("proxy", f"{host.name} is routed no more")
             await asyncio.sleep(CHECK_EVERY_S)
 
     def _answers(self, host: Host) -> bool:
@@ -68,12 +73,26 @@ class Clients:
                 self._try(self.world.rng.choice(routed))
             else:
                 self.refused += 1
+                self._failed()
+
+    def _failed(self) -> None:
+        if self._failing_since is None:
+            self._failing_since = self.world.loop.now
+            self.world.note("client", "writes fail")
+
+    def _worked(self, name: str) -> None:
+        if self._failing_since is not None:
+            lasted_s = self.world.loop.now - self._failing_since
+            self.outages.append((self._failing_since, lasted_s))
+            self._failing_since = None
+            self.world.note("client", f"writes work again after {lasted_s:.2f} s, on {name}")
 
     def _try(self, name: str) -> None:
         """One transaction. It counts as acknowledged only when Postgres says so, without a warning, and the client hears it."""
         instance = self.world.instances[name]
         if not instance.writable or not self.world.network.passes(CLIENT, name):
             self.refused += 1
+            self._failed()
             return
         self._number += 1
         number, term = self._number, instance.led_term
@@ -83,8 +102,10 @@ class Clients:
                 done = Acknowledged(entry.ident, self.world.loop.now, name, term, number)
                 self.acknowledged.append(done)
                 self.world.laws.acknowledged(done)
+                self._worked(name)
             else:
                 self.unknown += 1
+                self._failed()
 
         entry = instance.commit(f"row {number}", told)
         if entry.ident in instance.syncrep.waiting:

@@ -43,6 +43,7 @@ class Store:
     keys: dict[str, KeyValue] = field(default_factory=dict)
     leases: dict[int, StoredLease] = field(default_factory=dict)
     up: bool = True  # has a quorum
+    say: Callable[[str, str], None] = lambda who, text: None  # the transcript
     _next_lease: int = 1000
     on_write: list[Callable[[str, KeyValue | None], None]] = field(default_factory=list)  # the world's laws, and the watches
 
@@ -104,10 +105,13 @@ class Store:
     def expire(self) -> None:
         if self.up:
             for lease_id in [i for i, lease in self.leases.items() if lease.expires_at <= self.time()]:
+                keys = sorted(kv.key for kv in self.keys.values() if kv.lease_id == lease_id)
+                self.say("etcd", f"a lease ran out, and with it: {' '.join(keys) or 'nothing'}")
                 self.revoke(lease_id)
 
     def change_leader(self) -> None:
         """A new leader of etcd does not know how old the leases are: it gives each its whole ttl again, and an election's time more."""
+        self.say("etcd", "a new leader: every lease has its whole ttl again")
         for lease in self.leases.values():
             lease.expires_at = self.time() + lease.ttl_s + ELECTION_S
 

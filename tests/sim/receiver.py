@@ -59,6 +59,7 @@ class Receiver:
         self.connection += 1
         self.upstream, self._process, self._silent_s, self.began = upstream.host, upstream.generation, 0.0, True
         upstream.syncrep.senders[i.host] = Sender(self.connection, i.world.loop.now)
+        i.world.note(i.host, f"Postgres streams from {upstream.host}")
         self._report()
         self.deliver_soon()
         i.world.loop.call_later(STATUS_S, self._beat, self.connection)

@@ -81,6 +81,9 @@ class Instance:
         """Whether a fresh session finds that row."""
         return any(e.text == text and e.ident not in self.syncrep.waiting for e in self.disk.wal[: self.disk.replayed])
 
+    def _say(self, what: str) -> None:
+        self.world.note(self.host, f"Postgres {what}")
+
     # ---- life and death
 
     def die(self, *, power: bool = False) -> None:
@@ -88,6 +91,7 @@ class Instance:
         if self.alive:
             self._end(State.CRASHED, quietly=power)
             self.disk.clean = self.shut
+            self._say("died")
         if power:
             self.disk.lose_power()
 
@@ -120,6 +124,7 @@ class Instance:
             self.die()
             return False
         self.state, self.names = State.RUNNING, self.disk.names
+        self._say(f"runs as {self.role}, timeline {self.disk.timeline}")
         self.syncrep.names = parse(self.names)
         if self.role is Role.PRIMARY:
             self.disk.flushed = self.disk.replayed = len(self.disk.wal)
@@ -164,6 +169,7 @@ class Instance:
         if self.generation == mine and loop.now < end:
             self._end(State.STOPPED)
             self.disk.clean = True
+            self._say("has shut down")
 
     # ---- writing
 
@@ -234,6 +240,7 @@ class Instance:
             return False
         promoted(self.disk, "no recovery target specified")
         self.role = Role.PRIMARY
+        self._say(f"is promoted, timeline {self.disk.timeline}")
         self.append("end of recovery")
         self.world.loop.call_later(CHECKPOINT_S, self.checkpoint, self.generation)
         self.world.became_primary(self)
