@@ -1,24 +1,41 @@
-"""Free ports on loopback. A port is free when it was handed out, not forever: whoever gets it binds it soon."""
+"""Ports on loopback that stay ours: below the kernel's ephemeral range, and reserved among all processes that ask here.
+
+A port from `bind(0)` is anybody's again the moment it is released: any outgoing connection may take it while a node is down, and the node
+cannot come back. Other test runs on this machine ask the same way, so each port is held by a socket in the abstract namespace, which
+vanishes with the process that holds it.
+"""
 
 from __future__ import annotations
 
+import random
 import socket
 
 LOOPBACK = "127.0.0.1"
+FIRST, LAST = 15_000, 31_999  # ip_local_port_range begins at 32768
+
+_held: list[socket.socket] = []  # as long as this process lives
+_order = random.Random()
 
 
 def free_ports(count: int) -> list[int]:
-    """`count` different ports that nobody listens on; all are held open while choosing, so that none comes twice."""
-    held: list[socket.socket] = []
+    """`count` different ports that nobody listens on, and that nobody else will be given."""
+    found: list[int] = []
+    while len(found) < count:
+        port = _order.randint(FIRST, LAST)
+        if _reserved(port) and port_if_free(port) is not None:
+            found.append(port)
+    return found
+
+
+def _reserved(port: int) -> bool:
+    holder = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
-        for _ in range(count):
-            one = socket.socket()
-            held.append(one)
-            one.bind((LOOPBACK, 0))
-        return [one.getsockname()[1] for one in held]
-    finally:
-        for one in held:
-            one.close()
+        holder.bind(f"\0rivha-test-port-{port}")
+    except OSError:
+        holder.close()
+        return False
+    _held.append(holder)
+    return True
 
 
 def port_if_free(port: int) -> int | None:
