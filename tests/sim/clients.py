@@ -45,6 +45,7 @@ class Clients:
     async def check(self) -> None:
         """rise 1, fall 2."""
         while True:
+            self.world.laws.look()
             for host in self.world.hosts.values():
                 if self._answers(host):
                     self.failures[host.name] = 0
