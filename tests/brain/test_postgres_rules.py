@@ -269,6 +269,8 @@ def test_a_streaming_standby_is_left_alone():
 
 def test_a_reinit_moves_the_data_aside():
     assert postgres(a_view().me().following().leader("db1").wish("reinitialize", 4)) == do.SetAside("reinit", 4)
+    lost = a_view().me().following().leader("db1", "uninitialized").wish("reinitialize", 4)
+    assert postgres(lost) == do.Nothing(), "the leader has no data itself: mine may be the last"
 
 
 def test_an_ending_standby_stops_postgres():

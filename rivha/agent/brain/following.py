@@ -67,9 +67,12 @@ def stop_when_the_agent_ends(v: View) -> PostgresVerdict | None:
 
 
 def reinitialize_on_request(v: View) -> PostgresVerdict | None:
-    """An operator's `rivhactl reinit`: the data is moved aside, and what follows is the clone of an empty node."""
+    """An operator's `rivhactl reinit`: the data is moved aside, and what follows is the clone of an empty node.
+
+    Not before the leader accepts writes: what lies here may turn out to be the best copy that is left.
+    """
     wish = v.wish("reinitialize")
-    if wish is not None and v.other_leader is not None:
+    if wish is not None and v.leader_is_writable:
         return Verdict(SetAside("reinit", wish.number), "an operator asked to clone this node anew")
     return None
 
