@@ -135,6 +135,20 @@ async def test_a_fast_stop_is_clean(nodes: Databases):
 
 
 @contract
+async def test_a_fast_stop_gives_its_shutdown_checkpoint_to_the_standbys_and_says_where_that_begins(nodes: Databases):
+    """So a candidate of a switchover holds it exactly if its WAL ends after what the stopped one says."""
+    a = await nodes.primary()
+    b = await nodes.standby(of=a)
+    await commit(a, "t")
+    before = await a.end_of_wal()
+    await a.server.stop(fast_s=30)
+    stopped, standby = await a.status(), await b.status()
+    assert stopped.wal_lsn is not None
+    assert standby.receive_lsn is not None
+    assert before <= stopped.wal_lsn < standby.receive_lsn
+
+
+@contract
 async def test_a_stop_that_is_not_heard_kills(nodes: Databases):
     a = await nodes.primary()
     a.hang()

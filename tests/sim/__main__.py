@@ -1,71 +1,110 @@
-"""python -m tests.sim --seed N: one run, with its transcript. --many N: N runs on all cores, with a report."""
+"""scripts/sim: one run with its transcript, many runs with a report, a failing one shrunk, stories told. docs/simulation.md."""
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import sys
-import time
-from collections import Counter
 from pathlib import Path
 
-from tests.sim import faults
+from tests.sim import faults, stories
+from tests.sim.many import many
 from tests.sim.shape import of_seed
+from tests.sim.shrink import Shrinker
 from tests.sim.world import World
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="scripts/sim", description="Runs the real agent in a simulated world.")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--seed", type=int, help="one run, with its transcript")
-    what.add_argument("--many", type=int, metavar="N", help="seeds 0 to N-1 on all cores")
-    parser.add_argument("--from", dest="first", type=int, default=0, help="with --many: the first seed")
-    parser.add_argument("--script", type=Path, help="with --seed: these faults instead of the seed's own")
-    parser.add_argument("--nodes", type=int, choices=(2, 3, 4, 5), help="instead of the seed's own number")
-    options = parser.parse_args()
-    if options.many is not None:
-        return many(options.first, options.many, options.nodes)
+    """The exit code: 0 no law was broken and every story goes as written, 1 else, 2 bad input."""
+    parser = _parser()
+    o = parser.parse_args()
     try:
-        script = faults.parse(options.script.read_text()) if options.script else None
-    except (OSError, faults.ScriptError) as error:
+        if o.many is not None:
+            return many(o.first, o.many, o.nodes)
+        if o.shrink is not None:
+            return shrink(o.shrink, o.nodes)
+        if o.story is not None:
+            return tell(o.story)
+        if o.write_stories:
+            return write_stories()
+        return one(o.seed, o.nodes, faults.parse(o.script.read_text()) if o.script else None)
+    except (OSError, UnicodeDecodeError, faults.ScriptError, stories.StoryError) as error:
         parser.error(str(error))
-    world = World(options.seed, of_seed(options.seed, options.nodes), transcript=True, script=script)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="scripts/sim", description="Runs the real agent in a simulated world.", allow_abbrev=False)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--seed", type=int, metavar="N", help="one run, with its transcript")
+    what.add_argument("--many", type=_count, metavar="N", help="that many seeds on all cores, with a report")
+    what.add_argument("--shrink", type=int, metavar="N", help="the few faults that a failing seed needs, as a story")
+    what.add_argument("--story", type=Path, metavar="FILE", help="tells a story, and shows what differs from how it is written")
+    what.add_argument("--write-stories", action="store_true", help="writes down how all stories go now; read the diff before you commit it")
+    parser.add_argument("--from", dest="first", type=int, default=0, metavar="N", help="with --many: the first seed")
+    parser.add_argument("--script", type=Path, metavar="FILE", help="with --seed: these faults instead of the seed's own")
+    parser.add_argument("--nodes", type=int, choices=(2, 3, 4, 5), help="instead of the seed's own number")
+    return parser
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{count} is no number of runs")
+    return count
+
+
+def one(seed: int, nodes: int | None, script: faults.Script | None) -> int:
+    world = World(seed, of_seed(seed, nodes), transcript=True, script=script)
     broken = world.run()
     sys.stdout.write("\n".join(world.lines) + "\n")
-    sys.stdout.write(f"seed {options.seed}: {world.loop.now:.0f} virtual s, leaders {world.laws.leaders}, broken laws: {len(broken)}\n")
+    sys.stdout.write(f"seed {seed}: {world.shape}, {world.loop.now:.0f} virtual s, leaders {' '.join(world.laws.leaders)}\n")
+    sys.stdout.writelines(f"{law.strip()}\n" for law in broken)
     return 1 if broken else 0
 
 
-def one(arguments: tuple[int, int | None]) -> tuple[int, list[str], float, int, Counter[str], Counter[str], int]:
-    seed, nodes = arguments
-    world = World(seed, of_seed(seed, nodes))
+def shrink(seed: int, nodes: int | None) -> int:
+    """The story goes to the output, the progress elsewhere."""
+    shape = of_seed(seed, nodes)
+    world = World(seed, shape)
     broken = world.run()
-    return seed, broken, world.loop.now, len(world.laws.leaders) - 1, world.happened, world.rules, len(world.clients.acknowledged)
+    if not broken:
+        sys.stdout.write(f"seed {seed} breaks no law: there is nothing to shrink\n")
+        return 0
+    law = _name(broken[0])
+    sys.stderr.write(f"{len(world.script)} faults break: {law}\n")
+
+    def fails(script: faults.Script) -> bool:
+        again = any(_name(text) == law for text in World(seed, shape, script=script).run())
+        if again:
+            sys.stderr.write(f"  so do {len(script)}\n")
+        return again
+
+    shrinker = Shrinker(fails)
+    script = shrinker.shrink(world.script)
+    sys.stderr.write(f"{len(script)} of {len(world.script)} faults are needed ({shrinker.runs} runs)\n")
+    story = stories.Story(f"Seed {seed} broke: {law}", seed, shape, jitter=True, script=tuple(script))
+    sys.stdout.write(str(story.told()))
+    return 1
 
 
-def many(first: int, count: int, nodes: int | None) -> int:
-    began = time.monotonic()
-    failed: list[tuple[int, list[str]]] = []
-    virtual_s, takeovers, rows = 0.0, 0, 0
-    happened: Counter[str] = Counter()
-    rules: Counter[str] = Counter()
-    with multiprocessing.Pool(maxtasksperchild=25) as pool:
-        for seed, broken, seconds, changes, events, fired, acknowledged in pool.imap_unordered(
-            one, [(first + n, nodes) for n in range(count)]
-        ):
-            virtual_s, takeovers, rows = virtual_s + seconds, takeovers + changes, rows + acknowledged
-            happened.update(events)
-            rules.update(fired)
-            if broken:
-                failed.append((seed, broken))
-                sys.stdout.write(f"seed {seed}: {broken[0]}\n")
-    seconds = time.monotonic() - began
-    sys.stdout.write(
-        f"{count} runs, {virtual_s / 3600:.1f} virtual hours in {seconds:.0f} s ({virtual_s / seconds:.0f} virtual seconds a second), "
-        f"{takeovers} changes of leader, {rows} acknowledged rows, {len(failed)} failing seeds: {sorted(s for s, _ in failed)[:20]}\n"
-    )
-    sys.stdout.write("faults: " + ", ".join(f"{k} {n}" for k, n in sorted(happened.items())) + "\n")
-    return 1 if failed else 0
+def _name(broken: str) -> str:
+    """Of a broken law, without when and who."""
+    return broken.partition("LAW BROKEN: ")[2].partition(": ")[0]
+
+
+def tell(path: Path) -> int:
+    story = stories.read(path)
+    now = story.told()
+    sys.stdout.write(str(now))
+    if story.transcript and (diff := story.differs(now)):
+        sys.stderr.write(f"\nIt is written otherwise:\n{diff}\n")
+        return 1
+    return 0
+
+
+def write_stories() -> int:
+    for path in stories.rewrite():
+        sys.stdout.write(f"changed: {path}\n")
+    return 0
 
 
 if __name__ == "__main__":

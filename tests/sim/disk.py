@@ -13,6 +13,7 @@ from rivha.model import HistoryLine, Lsn
 
 ENTRY_BYTES = 100
 FIRST_LSN = 1000
+CHECKPOINTS = ("initdb", "checkpoint", "shutdown checkpoint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,11 @@ class Disk:
     @property
     def end(self) -> Lsn:
         return self.wal[-1].end if self.wal else FIRST_LSN
+
+    @property
+    def checkpoint(self) -> Lsn:
+        """Where the newest checkpoint's record begins: what the control file of a stopped Postgres tells."""
+        return next((e.end - ENTRY_BYTES for e in reversed(self.wal) if e.text in CHECKPOINTS), 0)
 
     def append(self, ident: int, text: str) -> Entry:
         entry = Entry(ident, self.timeline, self.end + ENTRY_BYTES, text)

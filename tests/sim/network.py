@@ -14,6 +14,7 @@ class Network:
     cuts: set[tuple[str, str]] = field(default_factory=set)  # (from, to): nothing passes
     loss: float = 0.0  # of single messages to and from etcd
     slow: float = 1.0  # factor on every delay
+    jitter: bool = True  # without it a story's transcript changes only when what it tells of does
     late: float = 0.0  # of requests to etcd: carried out only after their sender has given up
 
     def passes(self, a: str, b: str) -> bool:
@@ -25,7 +26,7 @@ class Network:
 
     def delay_s(self) -> float:
         """One way: half a millisecond to two on a quiet network."""
-        return self.rng.uniform(0.0005, 0.002) * self.slow
+        return (self.rng.uniform(0.0005, 0.002) if self.jitter else 0.001) * self.slow
 
     def lost(self) -> bool:
         return self.loss > 0 and self.rng.random() < self.loss

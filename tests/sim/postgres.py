@@ -40,7 +40,7 @@ class SimPostgres:
         if not i.alive:
             state = State.STOPPED if d.clean else State.CRASHED
             role = Role.STANDBY if d.standby else Role.PRIMARY
-            common = {"role": role, "system_id": d.system_id, "timeline": d.timeline, "wal_lsn": d.end, "clean": d.clean}
+            common = {"role": role, "system_id": d.system_id, "timeline": d.timeline, "wal_lsn": d.checkpoint, "clean": d.clean}
             return PostgresStatus(state, self._data(), unfinished=d.marker, **common)  # type: ignore[arg-type]
         if i.stopping:
             return PostgresStatus(State.SILENT, self._data(), role=i.role, problem="Postgres is shutting down", system_id=d.system_id)

@@ -128,8 +128,8 @@ class Instance:
         self.syncrep.names = parse(self.names)
         if self.role is Role.PRIMARY:
             self.disk.flushed = self.disk.replayed = len(self.disk.wal)
-            self.disk.checkpointed = self.disk.timeline
             self.world.became_primary(self)
+            self.checkpoint(self.generation)  # its crash recovery's
         else:
             self.disk.flushed = len(self.disk.wal)
             self.receiver.started()
@@ -248,5 +248,6 @@ class Instance:
         return True
 
     def checkpoint(self, generation: int) -> None:
-        if generation == self.generation and self.role is Role.PRIMARY:
+        if generation == self.generation and self.writable and not self.disk.full:
+            self.append("checkpoint")
             self.disk.checkpointed = self.disk.timeline

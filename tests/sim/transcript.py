@@ -22,11 +22,19 @@ class Transcript:
         self.keep, self._time = keep, time
         self.lines: list[str] = []
         self.began = 0.0  # what the lines' instants count from
+        self.from_whole = False  # a story's: nothing is told of how the cluster came to be
         self._decided: dict[str, tuple[str, ...]] = {}  # host -> what was last told of its decisions
 
     def note(self, who: str, text: str) -> None:
         if self.keep:
             self.lines.append(f"{self._time() - self.began:9.3f}  {who or WORLD:6} {text}")
+
+    def cluster_is_whole(self) -> None:
+        """The faults' instants count from now, and so does a story's transcript, which begins here."""
+        if self.from_whole:
+            self.lines.clear()
+            self.began = self._time()
+        self.note("", "the cluster is whole")
 
     def begins(self, host: str) -> None:
         """An agent that has forgotten what it decided before."""

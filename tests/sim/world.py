@@ -51,6 +51,7 @@ class World:
         # From a generator of its own: the same faults given as a script, or some of them, then meet the same world (shrink.py).
         own = faults.random_script(random.Random(f"faults of {seed}"), list(self.hosts), chaos_s)
         self.script = own if script is None else script
+        self.lasts_s = 0.0  # a story's length: so long after it began, at the earliest, all is healed
         self.healed = False
         self.traps: list[traps.Trap] = []
         self.context = copy_context()  # nobody's: what the world does itself goes on when agents freeze and die
@@ -95,7 +96,10 @@ class World:
         for host in self.hosts.values():
             host.start_agent()
         await self._until_whole(60.0)
+        began = self.loop.now
+        self.transcript.cluster_is_whole()
         await faults.play(self, self.script)
+        await asyncio.sleep(max(0.0, began + self.lasts_s - self.loop.now))
         faults.heal(self)
         await self._until_whole(self.shape.settle_s)
         await asyncio.sleep(3.0)  # clients write to what has healed

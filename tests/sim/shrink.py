@@ -1,0 +1,64 @@
+"""From a failing run to the few faults that it needs: delta debugging over the list, then rounder numbers. Called by `--shrink`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from tests.sim.faults import Fault, Script
+
+Fails = Callable[[Script], bool]
+
+
+class Shrinker:
+    """`fails`: does a run with this script still break the law? Each script is run once; at most `most_runs` are."""
+
+    def __init__(self, fails: Fails, most_runs: int = 600) -> None:
+        self._fails, self._most = fails, most_runs
+        self.runs = 0
+
+    def _still(self, script: Script) -> bool:
+        if self.runs >= self._most:
+            return False
+        self.runs += 1
+        return self._fails(script)
+
+    def shrink(self, script: Script) -> Script:
+        """The script itself must fail. What comes out does too, and without any single one of its faults it does not."""
+        return self._rounder(self._fewer(script))
+
+    def _fewer(self, script: Script) -> Script:
+        """Leaves out halves, quarters, ..., single faults, for as long as that helps."""
+        size = max(len(script) // 2, 1)
+        while script:
+            at, left_out = 0, False
+            while at < len(script):
+                rest = script[:at] + script[at + size :]
+                if self._still(rest):
+                    script, left_out = rest, True
+                else:
+                    at += size
+            if size == 1 and not left_out:
+                break
+            size = max(size // 2, 1)
+        return script
+
+    def _rounder(self, script: Script) -> Script:
+        """An early beginning and numbers that people can read."""
+        if script and (earlier := [replace(f, at=round(f.at - script[0].at + 1.0, 3)) for f in script]) != script and self._still(earlier):
+            script = earlier
+        for n in range(len(script)):
+            for change in (_whole_number, _one_place):
+                tried = [change(f) if i == n else f for i, f in enumerate(script)]
+                if tried[n] == script[n] or (tried == sorted(tried) and self._still(tried)):
+                    script = tried
+                    break
+        return script
+
+
+def _whole_number(fault: Fault) -> Fault:
+    return replace(fault, at=round(fault.at, 1), number=float(round(fault.number)))
+
+
+def _one_place(fault: Fault) -> Fault:
+    return replace(fault, at=round(fault.at, 2), number=round(fault.number, 1))
