@@ -26,6 +26,8 @@ from tests.sim.transcript import Transcript
 
 WALL = 1_760_000_000.0  # what the wall clocks show at the beginning
 
+APART_S = 0.3  # without jitter nothing else keeps the agents from ticking at the same instants
+
 
 class World:
     def __init__(
@@ -95,6 +97,8 @@ class World:
             self.loop.spawn("", work)
         for host in self.hosts.values():
             host.start_agent()
+            if not self.network.jitter:
+                await asyncio.sleep(APART_S)
         await self._until_whole(60.0)
         began = self.loop.now
         self.transcript.cluster_is_whole()
