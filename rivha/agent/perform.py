@@ -6,7 +6,7 @@ Refusing is normal and no error: the next tick looks again. Long work goes to th
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
@@ -68,7 +68,7 @@ class Performer:
                 await self.jobs.cancel()
                 return _begun(self.jobs.begin("pledge", lambda: self._pledge(v, term), term=term))
             case do.Rebind():
-                return await self._take(v, lambda c, lease: writes.rebind(c, self.me, lease.lease_id))
+                return await self._rebind(v)
             case do.Win():
                 return await self._take(v, lambda c, lease: writes.win(c, self.me, lease.lease_id))
             case do.Acquire():
@@ -96,6 +96,9 @@ class Performer:
 
     async def _take(self, v: View, build: Callable[[Cluster, Lease], Txn]) -> Outcome:
         """Puts the leader key on a new lease. Refused: the lease is given back. Unknown: it is kept until the next View tells."""
+        return (await self._move(v, build))[0]
+
+    async def _move(self, v: View, build: Callable[[Cluster, Lease], Txn]) -> tuple[Outcome, Lease]:
         budget_s = v.policy.retry_timeout_s / 3
         lease = await self.leases.grant(v.policy.ttl_s, budget_s)
         outcome = await self._told(self._cluster(v), lambda c: build(c, lease), budget_s)
@@ -103,6 +106,14 @@ class Performer:
             self.leases.leader = lease
         elif outcome is Outcome.REFUSED:
             await self.dcs.revoke(lease.lease_id, budget_s)
+        return outcome, lease
+
+    async def _rebind(self, v: View) -> Outcome:
+        """Unknown: the key may hang, or hang later, on the new lease, which nobody renews. What ends first is what I may count on."""
+        before = self.leases.leader
+        outcome, lease = await self._move(v, lambda c, new: writes.rebind(c, self.me, new.lease_id))
+        if outcome is Outcome.UNKNOWN and before is not None:
+            self.leases.leader = replace(before, expires_at=min(before.expires_at, lease.expires_at), doubtful=True)
         return outcome
 
     def _acquire_txn(self, v: View) -> Callable[[Cluster, Lease], Txn]:

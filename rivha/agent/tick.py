@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
+from rivha.agent.brain.actions import Stop
 from rivha.agent.brain.decide import decide
 from rivha.agent.brain.memory import Memory, remember
 from rivha.agent.brain.upkeep import describe, settings, upkeep
@@ -113,10 +114,14 @@ class Tick:
         self.desk.out_of_routing = view.busy_with("stop") or leaving or self.fence.firing
         self.desk.publish(view)
 
+        # A primary that must stop does not wait for etcd's answer about anything.
+        urgent = view.is_primary and isinstance(decision.postgres.action, Stop)
+        postgres_outcome = await self.performer.on_postgres(view, decision.postgres.action) if urgent else Outcome.REFUSED
         lease_outcome = await self.performer.lease(view, decision.lease.action)
         self._vouch(view)
         await self.chores.perform(view, settings(view, self.chores.done))
-        postgres_outcome = await self.performer.on_postgres(view, decision.postgres.action)
+        if not urgent:
+            postgres_outcome = await self.performer.on_postgres(view, decision.postgres.action)
         view = replace(view, lease=self.leases.leader, job=self.jobs.job)
         self._vouch(view)  # again: a promotion may have begun
         self.chores.saw(view)

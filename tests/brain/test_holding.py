@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rivha.agent.brain import actions as do
@@ -38,6 +40,15 @@ def test_nothing_is_asked_of_a_silent_etcd():
 
 def test_a_new_ttl_moves_the_key_to_a_new_lease():
     assert lease(a_view().me(PRIMARY).leads().settings(ttl_s=20.0)) == do.Rebind()
+
+
+def test_a_move_of_unknown_outcome_is_made_again():
+    """The key may hang on a lease that nobody renews, or may do so yet; a new term refuses what is still under way."""
+    world = a_view().me(PRIMARY).leads()
+    assert world.lease is not None
+    world.lease = replace(world.lease, doubtful=True)
+
+    assert lease(world) == do.Rebind()
 
 
 def test_after_a_hand_over_the_key_goes_to_the_named_candidate_with_the_shutdown_checkpoint():

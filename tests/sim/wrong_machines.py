@@ -100,8 +100,8 @@ def crash_loop(world: World, host: Host, seconds: float) -> None:
 
 def disk_lost(world: World, host: Host, seconds: float) -> None:
     """The machine comes back with an empty disk. Not the last copy, and not while etcd has forgotten the cluster (see etcd_wiped)."""
-    copies = [h for h in world.hosts.values() if h is not host and h.instance.disk.system_id and not h.instance.disk.marker]
-    if not copies or not world.store.value("initialize"):
+    others = (h for h in world.hosts.values() if h is not host and h.job not in ("clone", "rewind", "set_aside"))
+    if not any(h.instance.disk.system_id and not h.instance.disk.marker for h in others) or not world.store.value("initialize"):
         return
     host.power_off()
     host.instance.disk.wipe()

@@ -73,8 +73,9 @@ def let_go_in_pause_when_no_primary_is_here(v: View) -> LeaseVerdict | None:
 
 
 def move_to_a_lease_of_the_new_ttl(v: View) -> LeaseVerdict | None:
-    """The ttl was changed: a lease cannot be, so the key moves to another."""
-    if v.i_lead and v.lease is not None and v.lease.ttl_s != v.policy.ttl_s:
+    """The ttl was changed: a lease cannot be, so the key moves to another. Again, while it is not known whether it moved: a new term
+    refuses what is still under way."""
+    if v.i_lead and v.lease is not None and (v.lease.ttl_s != v.policy.ttl_s or v.lease.doubtful):
         return Verdict(Rebind(), f"ttl is {v.policy.ttl_s:g} s now")
     return None
 

@@ -32,6 +32,7 @@ class Lease:
     lease_id: int
     expires_at: float
     ttl_s: float
+    doubtful: bool = False  # etcd may have moved the key to a lease that ends as early as `expires_at`, or may do so yet
 
 
 @dataclass(frozen=True, slots=True)
