@@ -125,7 +125,7 @@ class Session:
     def __init__(self, node: Node, connection: asyncpg.Connection) -> None:
         self._node, self._connection = node, connection
         self._warnings: list[str] = []
-        connection.add_log_listener(lambda _, message: self._warnings.append(str(message)))
+        connection.add_log_listener(lambda _, message: self._warnings.append(f"{message} {message.detail}"))
         self._pid = connection.get_server_pid()
 
     async def commit(self, table: str) -> str:

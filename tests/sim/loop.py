@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import defaultdict
-from collections.abc import Coroutine
-from contextvars import ContextVar, copy_context
+from collections.abc import Callable, Coroutine
+from contextvars import Context, ContextVar, copy_context
 from typing import Any
 
 PROCESS: ContextVar[str] = ContextVar("PROCESS", default="")  # "": the world itself
@@ -25,6 +25,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().__init__()
         self.now = 0.0
         self.steps = 0
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._set = 0  # timers
         self.frozen: set[str] = set()
         self.dead: set[str] = set()
         self.parked: dict[str, list[asyncio.Handle]] = defaultdict(list)
@@ -58,16 +60,31 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     # ---- asyncio's own duties
 
+    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)  # type: ignore[attr-defined]
+        return handle
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
+        return self.call_at(self.now + delay, callback, *args, context=context)
+
+    def call_at(self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
+        """Of two timers for one instant the one that was set first comes first."""
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        self._set += 1
+        heapq.heappush(self._timers, (when, self._set, handle))
+        return handle
+
     def _run_once(self) -> None:
-        ready, scheduled = self._ready, self._scheduled  # type: ignore[attr-defined]
+        ready = self._ready  # type: ignore[attr-defined]
         if not ready:
-            while scheduled and scheduled[0]._cancelled:
-                heapq.heappop(scheduled)._scheduled = False
-            if not scheduled:
+            if not self._timers:
                 raise SleepsForEverError
-            handle = heapq.heappop(scheduled)
-            handle._scheduled = False
-            self.now = max(self.now, handle._when)
+            when, _, handle = heapq.heappop(self._timers)
+            if handle._cancelled:
+                return
+            if when > self.now:
+                self.now = when
             ready.append(handle)
         handle = ready.popleft()
         if handle._cancelled:
