@@ -242,10 +242,16 @@ class Instance:
         self.role = Role.PRIMARY
         self._say(f"is promoted, timeline {self.disk.timeline}")
         self.append("end of recovery")
-        self.world.loop.call_later(CHECKPOINT_S, self.checkpoint, self.generation)
+        self.world.loop.call_later(CHECKPOINT_S, self._own_checkpoint, self.generation)
         self.world.became_primary(self)
         self.world.upstream_gone(self.host)  # a cascade is cut at its promotion
         return True
+
+    def _own_checkpoint(self, generation: int) -> None:
+        if self.trouble.hung and generation == self.generation:
+            self.world.loop.call_later(CHECKPOINT_S, self._own_checkpoint, generation)
+        else:
+            self.checkpoint(generation)
 
     def checkpoint(self, generation: int) -> None:
         if generation == self.generation and self.writable and not self.disk.full:

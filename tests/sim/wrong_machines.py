@@ -67,9 +67,20 @@ def slow_stop(world: World, host: Host, seconds: float) -> None:
 
 
 def slow_promotion(world: World, host: Host, seconds: float) -> None:
-    """A replay backlog: the promotion waits for it."""
     for h in world.hosts.values():
         h.instance.trouble.promote_s = seconds
+
+
+def slow_replay(world: World, host: Host, number: float) -> None:
+    """A backlog: what was received is not yet seen, and a freeze and a promotion wait for it. Up to a second for an entry."""
+    for h in world.hosts.values():
+        h.instance.trouble.replay_s = number / 20.0
+
+
+def slow_flush(world: World, host: Host, number: float) -> None:
+    """A standby's disk: what it received is lost with the power for a while, and counts for no commit yet."""
+    for h in world.hosts.values():
+        h.instance.trouble.flush_s = number / 20.0
 
 
 def slow_copies(world: World, host: Host, seconds: float) -> None:
@@ -139,6 +150,8 @@ KINDS: tuple[Callable[[World, Host, float], None], ...] = (
     slow_start,
     slow_stop,
     slow_promotion,
+    slow_replay,
+    slow_flush,
     slow_copies,
     disk_full,
     crash_loop,

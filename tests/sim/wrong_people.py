@@ -60,6 +60,12 @@ def ttl_edited(world: World, _: Host, number: float) -> None:
     edit_config(world, ttl=ttl if number < 10 else 2 * ttl)
 
 
+def names_edited(world: World, _: Host, seconds: float) -> None:
+    """Synchronous replication of the operator's own making: commits wait for any one standby, for a while."""
+    edit_config(world, postgresql={"parameters": {"synchronous_standby_names": "ANY 1 (*)"}})
+    world.later(seconds, lambda: edit_config(world, postgresql={}))
+
+
 def tags_edited(world: World, host: Host, seconds: float) -> None:
     """nofailover, and back: a file that is read again on SIGHUP."""
     base = host.core.tick.base if host.core is not None else None
@@ -157,6 +163,7 @@ KINDS: tuple[Callable[[World, Host, float], None], ...] = (
     request_withdrawn,
     pause,
     ttl_edited,
+    names_edited,
     tags_edited,
     restart_asked,
     reinit_asked,
