@@ -12,6 +12,8 @@ from tests.sim.shape import of_seed
 from tests.sim.shrink import Shrinker
 from tests.sim.world import World
 
+OTHER_WORLDS = 3
+
 
 def main() -> int:
     """The exit code: 0 no law was broken and every story goes as written, 1 else, 2 bad input."""
@@ -62,33 +64,35 @@ def one(seed: int, nodes: int | None, script: faults.Script | None) -> int:
 
 
 def shrink(seed: int, nodes: int | None) -> int:
-    """The story goes to the output, the progress elsewhere."""
+    """The story goes to the output, the progress elsewhere.
+
+    Without one fault all messages may take another time, and what was found is missed for that alone: so a script is tried in some worlds.
+    """
     shape = of_seed(seed, nodes)
     world = World(seed, shape)
-    broken = world.run()
-    if not broken:
+    if not world.run():
         sys.stdout.write(f"seed {seed} breaks no law: there is nothing to shrink\n")
         return 0
-    law = _name(broken[0])
+    law, found_in = world.laws.which[0], seed
     sys.stderr.write(f"{len(world.script)} faults break: {law}\n")
 
     def fails(script: faults.Script) -> bool:
-        again = any(_name(text) == law for text in World(seed, shape, script=script).run())
-        if again:
-            sys.stderr.write(f"  so do {len(script)}\n")
-        return again
+        nonlocal found_in
+        for other in dict.fromkeys((found_in, seed, *range(OTHER_WORLDS))):
+            again = World(other, shape, script=script)
+            again.run()
+            if law in again.laws.which:
+                found_in = other
+                sys.stderr.write(f"  so do {len(script)}\n")
+                return True
+        return False
 
     shrinker = Shrinker(fails)
     script = shrinker.shrink(world.script)
-    sys.stderr.write(f"{len(script)} of {len(world.script)} faults are needed ({shrinker.runs} runs)\n")
-    story = stories.Story(f"Seed {seed} broke: {law}", seed, shape, jitter=True, script=tuple(script))
+    sys.stderr.write(f"{len(script)} of {len(world.script)} faults are needed ({shrinker.runs} scripts tried)\n")
+    story = stories.Story(f"Seed {seed} broke: {law}", found_in, shape, jitter=True, script=tuple(script))
     sys.stdout.write(str(story.told()))
     return 1
-
-
-def _name(broken: str) -> str:
-    """Of a broken law, without when and who."""
-    return broken.partition("LAW BROKEN: ")[2].partition(": ")[0]
 
 
 def tell(path: Path) -> int:

@@ -30,6 +30,7 @@ JOBS = {"start": ("start", "restart", "bootstrap"), "win": ()}  # work that runs
 class Laws:
     world: World
     broken: list[str] = field(default_factory=list)
+    which: list[str] = field(default_factory=list)  # the laws alone, without when and who
     newest_term_acknowledged: int = 0
     forgiven: set[int] = field(default_factory=set)  # entries that a takeover was allowed to lose
     leaders: list[str] = field(default_factory=list)
@@ -44,6 +45,7 @@ class Laws:
     def break_(self, law: str, detail: str = "") -> None:
         text = f"{self.world.loop.now:9.3f}  LAW BROKEN: {law} {detail}".rstrip()
         self.broken.append(text)
+        self.which.append(law)
         self.world.note("", text)
 
     def cluster(self) -> Cluster:
@@ -177,10 +179,11 @@ class Laws:
     # ---- Postgres
 
     def promoting(self, instance: Instance) -> None:
-        """Only who holds the leader key promotes; and while paused, only at an operator's request."""
+        """Only who holds the leader key promotes, on a lease that lives by its own clock; and while paused, only at an operator's request."""
         leader = self.cluster().leader
         if (leader is None or leader.name != instance.host) and not self.excuse(instance.host):
             self.break_("promoted without leadership", f"{instance.host}, while {leader.name if leader else 'nobody'} leads")
+        self._a_lease_lives(instance, "promoted")
         if self.world.hosts[instance.host].policy.paused and self.cluster().failover is None:
             self.break_("promoted while paused", instance.host)
 
@@ -189,8 +192,16 @@ class Laws:
         leader, host = self.cluster().leader, self.world.hosts[instance.host]
         if primary and leader is not None and leader.name != instance.host and not self.excuse(instance.host):
             self.break_("a primary was started while another leads", f"{instance.host}, {leader.name} leads")
+        if primary:
+            self._a_lease_lives(instance, "a primary was started")
         if host.policy.paused and host.job == "start":
             self.break_("started while paused", instance.host)
+
+    def _a_lease_lives(self, instance: Instance, what: str) -> None:
+        host = self.world.hosts[instance.host]
+        lease = host.core.leases.leader if host.core is not None else None
+        if host.job in ("promote", "start") and (lease is None or host.clock() >= lease.expires_at):
+            self.break_(f"{what} without a lease that lives", instance.host)
 
     def stopping(self, instance: Instance) -> None:
         """While paused nothing stops but what an operator asked for."""

@@ -13,7 +13,7 @@ Fails = Callable[[Script], bool]
 class Shrinker:
     """`fails`: does a run with this script still break the law? Each script is run once; at most `most_runs` are."""
 
-    def __init__(self, fails: Fails, most_runs: int = 600) -> None:
+    def __init__(self, fails: Fails, most_runs: int = 300) -> None:
         self._fails, self._most = fails, most_runs
         self.runs = 0
 

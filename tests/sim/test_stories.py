@@ -108,6 +108,20 @@ def test_bad_input_is_refused_with_a_reason(
     assert complaint in capsys.readouterr().err
 
 
+def test_the_script_hands_its_arguments_on_and_the_exit_code_back(tmp_path: Path):
+    """Bad input is 2, a story as it is written 0."""
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "RIVHA_VENV": sys.prefix, "RIVHA_CACHE": str(tmp_path)}
+
+    def sim(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([root / "scripts/sim", *arguments], env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+    refused = sim("--seed", "eleven")
+    assert (refused.returncode, "invalid int value" in refused.stderr) == (2, True)
+    told = sim("--story", str(stories.FOLDER / "switchover.txt"))
+    assert (told.returncode, "is promoted, timeline 2" in told.stdout) == (0, True)
+
+
 def test_a_story_told_differently_from_how_it_is_written_is_an_error_and_shows_the_difference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
