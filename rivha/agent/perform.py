@@ -164,7 +164,7 @@ class Performer:
             case do.Promote(term, start_before):
                 if self.clock() >= start_before or self.leases.leader is None:
                     return Outcome.REFUSED
-                return self._begin("promote", lambda: self._promote(term), term=term)
+                return self._begin("promote", lambda: self._promote(term, start_before), term=term)
             case do.Clone(source):
                 return self._begin("clone", lambda: self.postgres.clone(source), subject=source.name)
             case do.Rewind(source):
@@ -225,9 +225,19 @@ class Performer:
         def told(job: Job) -> None:
             self._call_if_done(job, "on_role_change" if was_primary else "on_start", "primary" if action.primary else "replica")
 
-        return self._begin("start", lambda: self.postgres.start(primary=action.primary, upstream=upstream), subject=subject, at_end=told)
+        async def start() -> None:
+            self._in_time(action.start_before)
+            await self.postgres.start(primary=action.primary, upstream=upstream)
 
-    async def _promote(self, term: int) -> None:
+        return self._begin("start", start, subject=subject, at_end=told)
+
+    def _in_time(self, start_before: float | None) -> None:
+        """Once more, as the last thing before Postgres may write: the whole machine may have stood still since the decision."""
+        if start_before is not None and self.clock() >= start_before:
+            raise CommandFailed("the lease has become too short since this was decided; the next tick decides anew")
+
+    async def _promote(self, term: int, start_before: float) -> None:
+        self._in_time(start_before)
         await self.postgres.promote()
         self.callbacks.call("on_role_change", "primary")
         self.after_promotion(term)

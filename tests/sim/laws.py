@@ -179,7 +179,7 @@ class Laws:
     # ---- Postgres
 
     def promoting(self, instance: Instance) -> None:
-        """Only who holds the leader key promotes, on a lease that lives by its own clock; and while paused, only at an operator's request."""
+        """Only who holds the leader key promotes, on a lease that lives by its own clock; paused, at a request only."""
         leader = self.cluster().leader
         if (leader is None or leader.name != instance.host) and not self.excuse(instance.host):
             self.break_("promoted without leadership", f"{instance.host}, while {leader.name if leader else 'nobody'} leads")
