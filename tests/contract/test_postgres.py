@@ -192,6 +192,7 @@ async def test_a_new_agent_adopts_what_runs(nodes: Databases):
         return bool(adopted.deaths)
 
     await eventually(noticed)
+    await adopted.server.close()
 
 
 # ---- freeze, promote, follow

@@ -1,4 +1,4 @@
-"""Every command in README.md and docs/ is run by a test: here, or where COVERED says. A new one in a page fails until somebody covers it."""
+"""Every command in README.md and docs/ is run by a test: here, or where COVERED says. A new one fails until somebody covers it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ COVERED = {
     "install -m 644 docs/rivha.service": "tests/docs/test_commands.py",
     "systemctl enable": "tests/docs/test_commands.py",  # as a check of the unit: there is no systemd where the tests run
     "./scripts/bench": "tests/cluster/test_benchmarks.py",
+    "./scripts/sim": "tests/sim/test_stories.py",
 }
 
 
