@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
 
 def validate(config: Config) -> int:
     """Everything that is wrong goes to stderr, one per line; the verdict is the exit code."""
-    from rivha.config_check import check
+    from rivha.config.check import check
 
     if os.geteuid() == 0:
         say("checked as root, who may read and write everything; check as the user who will run the agent, too")
@@ -105,7 +105,7 @@ def run(config: Config) -> int:
 
 
 def sample(path: str) -> int:
-    from rivha.config_sample import SAMPLE
+    from rivha.config.sample import SAMPLE
 
     if path == "-":
         sys.stdout.write(SAMPLE)

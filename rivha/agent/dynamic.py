@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from rivha import config_dynamic
+from rivha.config import shared
 from rivha.model import Policy
 from rivha.postgres import files
 from rivha.postgres.base import Postgres
@@ -49,9 +49,9 @@ class Dynamic:
 
     def recompute(self) -> None:
         """After a change of etcd's configuration or of the file."""
-        self.effective = config_dynamic.effective(self.local, self.shared)
-        self.policy = config_dynamic.policy(self.effective, self.policy)
-        complaints = config_dynamic.complaints(self.effective)
+        self.effective = shared.effective(self.local, self.shared)
+        self.policy = shared.policy(self.effective, self.policy)
+        complaints = shared.complaints(self.effective)
         if complaints != self._complaints:
             for complaint in complaints:
                 log.warning("dynamic configuration", problem=complaint)

@@ -14,6 +14,7 @@ from rivha.model import Cluster, Data, PostgresStatus, Role, State
 
 Json = dict[str, object]
 
+
 def leads_at(view: View, now: float) -> bool:
     """The leader key is ours on the lease that we renew, and by our own clock that lease lives at `now`.
 

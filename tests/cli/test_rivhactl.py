@@ -290,7 +290,7 @@ async def test_edit_config_refuses_mistakes_with_all_of_them(stage: Stage, tmp_p
 
 async def test_edit_config_opens_the_editor(stage: Stage, tmp_path: Path) -> None:
     editor = tmp_path / "editor"
-    editor.write_text("#!/bin/sh\nsed -i s/10/15/ \"$1\"\n")
+    editor.write_text('#!/bin/sh\nsed -i s/10/15/ "$1"\n')
     editor.chmod(0o755)
     said = await stage.ctl("edit-config", stage.scope, "--force", EDITOR=str(editor), VISUAL="")
     assert said.code == 0, said.err

@@ -7,8 +7,8 @@ import json
 import pytest
 import yaml
 
-from rivha.cli_story import changes, is_whole
-from rivha.cli_table import described, footer, member_rows, rendered, titled
+from rivha.cli.story import changes, is_whole
+from rivha.cli.table import described, footer, member_rows, rendered, titled
 from rivha.model import Cluster, FailoverRequest, Pledge, Resignation
 from tests.api.views import END, MB, a_cluster, a_member, voters
 

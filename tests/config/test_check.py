@@ -12,7 +12,7 @@ import pytest
 
 from rivha.__main__ import main
 from rivha.config import load
-from rivha.config_check import PROGRAMS, check
+from rivha.config.check import PROGRAMS, check
 
 PLAIN = Path(__file__).parent / "patroni" / "plain.yml"
 

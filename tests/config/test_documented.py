@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
-from rivha.config_dynamic import Dynamic, DynamicPostgres
-from rivha.config_sections import Local, Login, Logins
-from rivha.config_values import inner_model
+from rivha.config.shared import Dynamic, DynamicPostgres
+from rivha.config.sections import Local, Login, Logins
+from rivha.config.values import inner_model
 
 TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 ROWS = dict(re.findall(r"^\| `([a-z0-9_.]+)` \| (`[^`]+`|-|required) \|", TEXT, re.MULTILINE))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rivha.config import check_patch, complaints, dynamic, load, policy
-from rivha.config_dynamic import LOOP_WAIT_MIN, PLACES, RETRY_TIMEOUT_MIN, TTL_MIN, Dynamic
+from rivha.config.shared import LOOP_WAIT_MIN, PLACES, RETRY_TIMEOUT_MIN, TTL_MIN, Dynamic
 from rivha.errors import ConfigError
 from rivha.model import Policy
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rivha.config import changed, dynamic, load, load_client, policy
-from rivha.config_sample import SAMPLE
+from rivha.config.sample import SAMPLE
 
 HERE = Path(__file__).parent / "patroni"
 
