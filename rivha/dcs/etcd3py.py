@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 __all__ = ["AioClient", "BaseClient", "Version"]
 
 
-class _Never(Exception):  # noqa: N818
+class _Never(Exception):
     """What the synchronous watcher would catch."""
 
 

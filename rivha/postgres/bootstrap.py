@@ -152,5 +152,3 @@ async def _post_init(parts: Parts, command: str) -> None:
     passfile = await asyncio.to_thread(parts.conf.write_passfile)
     env = clean_environment({"PGPASSFILE": passfile}, c_locale=False)
     await run([*shlex.split(command), url], name=f"post_init ({command})", timeout_s=POST_INIT_S, env=env)
-
-

@@ -53,7 +53,7 @@ class ConfFiles:
         return not isinstance(postgresql, Mapping) or postgresql.get("use_slots", True) is not False
 
     def primary_conninfo(self) -> str:
-        """"" when there is nobody to stream from."""
+        """ "" when there is nobody to stream from."""
         if self.upstream is None or self.frozen:
             return ""
         return conninfo.to_upstream(self.settings, self.upstream, self.settings.replication, self.passfile)
@@ -167,4 +167,3 @@ class ConfFiles:
             return []
         names = (("config_file", "postgresql.conf"), ("hba_file", "pg_hba.conf"), ("ident_file", "pg_ident.conf"))
         return [f"--{guc}={self._of(name)}" for guc, name in names]
-

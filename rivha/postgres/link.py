@@ -124,9 +124,7 @@ class Link:
         return {"host": door.host, "port": door.port, **user, **options, "sslmode": door.ssl}
 
 
-async def open_connection(
-    host: str, port: int, user: Credentials, settings: dict[str, str], *, timeout_s: float
-) -> asyncpg.Connection:
+async def open_connection(host: str, port: int, user: Credentials, settings: dict[str, str], *, timeout_s: float) -> asyncpg.Connection:
     """With TLS or without, as the user's sslmode says. Raises what asyncpg raises, and OSError."""
     ways: list[tls.Attempt] = [False] if os.path.isabs(host) else await asyncio.to_thread(tls.attempts, user.options)
     for way in ways[:-1]:

@@ -214,5 +214,3 @@ async def promote(parts: Parts) -> None:
 async def checkpoint(parts: Parts) -> None:
     async with parts.link.session(await alive(parts)) as connection:
         await connection.execute("CHECKPOINT", timeout=HOURS_S)
-
-
