@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rivha.config_dynamic import mistakes
+from rivha.config.shared import mistakes
 from tests.sim import faults
 from tests.sim.shape import SETTINGS, Shape
 from tests.sim.world import World
