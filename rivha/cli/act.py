@@ -86,7 +86,10 @@ async def _switch(here: Place, cluster: Cluster, path: str, body: dict[str, str]
         asking.add_done_callback(lambda _task: story.wake(""))
         while not asking.done():
             await story.look()
-        story.say(await asking)
+        answer = await asking
+        story.wake("")  # what was read last may be from before the answer
+        await story.look()
+        story.say(answer)
         if "scheduled_at" not in body:
             await _settle(story)
     show(story.now, here.scope)

@@ -23,7 +23,6 @@ COVERED = {
     "install -m 644 docs/rivha.service": "tests/docs/test_commands.py",
     "systemctl enable": "tests/docs/test_commands.py",  # as a check of the unit: there is no systemd where the tests run
     "./scripts/bench": "tests/cluster/test_benchmarks.py",
-    "./scripts/sim": "tests/sim/test_script.py",
     "./scripts/sim": "tests/sim/test_stories.py",
 }
 
