@@ -1,4 +1,4 @@
-"""From a failing run to the few faults that it needs: delta debugging over the list, then rounder numbers. Called by `--shrink`."""
+"""From a failing run to the few faults that it needs: delta debugging over the list, shorter waits, rounder numbers. `scripts/sim --shrink`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from tests.sim.faults import Fault, Script
 
+SOON_S = 3.0
 Fails = Callable[[Script], bool]
 
 
@@ -25,7 +26,7 @@ class Shrinker:
 
     def shrink(self, script: Script) -> Script:
         """The script itself must fail. What comes out does too, and without any single one of its faults it does not."""
-        return self._rounder(self._fewer(script))
+        return self._rounder(self._fewer(self._closer(self._fewer(script))))
 
     def _fewer(self, script: Script) -> Script:
         """Leaves out halves, quarters, ..., single faults, for as long as that helps."""
@@ -41,6 +42,16 @@ class Shrinker:
             if size == 1 and not left_out:
                 break
             size = max(size // 2, 1)
+        return script
+
+    def _closer(self, script: Script) -> Script:
+        """Less time between one fault and the next."""
+        for n in range(1, len(script)):
+            gap = script[n].at - script[n - 1].at
+            for least in (SOON_S, gap / 2):
+                if gap > least and self._still(nearer := script[:n] + [replace(f, at=f.at - gap + least) for f in script[n:]]):
+                    script = nearer
+                    break
         return script
 
     def _rounder(self, script: Script) -> Script:
