@@ -1,4 +1,4 @@
-"""From a failing run to the few faults that it needs: delta debugging over the list, shorter waits, rounder numbers. `scripts/sim --shrink`."""
+"""From a failing run to the few faults that it needs: delta debugging over the list, shorter waits, rounder numbers; `--shrink`."""
 
 from __future__ import annotations
 
