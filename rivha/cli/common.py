@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import sys
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Concatenate, ParamSpec
 
@@ -65,7 +66,11 @@ def show(cluster: Cluster, scope: str, fmt: str = "pretty", *, extended: bool = 
 def confirm(question: str, *, force: bool) -> None:
     """Ends the command unless the operator says yes; without a terminal nobody does."""
     if not force:
-        click.confirm(question, abort=True)
+        try:
+            click.confirm(question, abort=True)
+        finally:
+            if not sys.stdin.isatty():
+                click.echo()  # nobody pressed return on this terminal
 
 
 def chosen(cluster: Cluster, names: Iterable[str], role: str = "any") -> list[Member]:
