@@ -144,6 +144,9 @@ class Performer:
         outcome = await self._told(self._cluster(v), lambda c: writes.resign(c, self.me, resignation, action.lsn), budget_s)
         if outcome is Outcome.DONE:
             self.leases.leader = None
+        elif outcome is Outcome.UNKNOWN and v.cluster is not None and v.cluster.leader is not None:
+            # The key may be gone, or go yet: nothing starts here on this lease, and should I go on leading, then in a new term.
+            self.leases.leader = Lease(v.cluster.leader.lease_id, self.clock(), v.policy.ttl_s, doubtful=True)
         return outcome
 
     # ---- Postgres ----

@@ -89,7 +89,10 @@ def test_a_new_configuration_is_put_in_force_once():
 
 def test_a_promotion_is_written_into_the_history():
     assert of(WriteHistory, a_view().me(PRIMARY, timeline=2).leads())
-    assert not of(WriteHistory, a_view().me(PRIMARY, timeline=2).leads(), Housekeeping(history_term=TERM))
+    assert not of(WriteHistory, a_view().me(PRIMARY, timeline=2).leads().history((1, 50)), Housekeeping(history_term=TERM))
+    assert of(WriteHistory, a_view().me(PRIMARY, timeline=2).leads(), Housekeeping(history_term=TERM)), "etcd has lost it"
+    twice = a_view().me(PRIMARY, timeline=3).leads().history((1, 50))
+    assert of(WriteHistory, twice, Housekeeping(history_term=TERM)), "promoted twice in one term"
     assert not of(WriteHistory, a_view().me(PRIMARY, timeline=1).leads())
 
 

@@ -21,6 +21,7 @@ LEADERS = (
     "mine",
     "mine, lease over",
     "mine, lease unknown",
+    "mine, in doubt",
     "db1",
     "db1 promoting",
     "nobody",
@@ -75,6 +76,11 @@ def _leader(w: World, leader: str) -> World:
         case "mine, lease unknown":
             w.leads()
             w.lease = None
+            return w
+        case "mine, in doubt":
+            w.leads()
+            assert w.lease is not None
+            w.lease = replace(w.lease, expires_at=NOW, doubtful=True)
             return w
         case "db1":
             return w.leader("db1")
@@ -157,7 +163,7 @@ def test_a_pause_changes_no_role_unless_an_operator_asks_and_keeps_the_key_of_a_
     for v in (v for v in views if v.policy.paused):
         assert not isinstance(decide(v).postgres.action, changes)
         if v.key_is_mine and v.is_primary:
-            assert isinstance(decide(v).lease.action, do.Renew)
+            assert isinstance(decide(v).lease.action, (do.Renew, do.Rebind))
 
 
 def test_a_primary_that_another_leads_is_always_being_stopped(views: list[View]):

@@ -44,11 +44,17 @@ def test_a_new_ttl_moves_the_key_to_a_new_lease():
 
 def test_a_move_of_unknown_outcome_is_made_again():
     """The key may hang on a lease that nobody renews, or may do so yet; a new term refuses what is still under way."""
-    world = a_view().me(PRIMARY).leads()
-    assert world.lease is not None
-    world.lease = replace(world.lease, doubtful=True)
+    for world in (a_view().me(PRIMARY).leads(), a_view().me(PRIMARY, State.STOPPED).leads(left_s=0.0)):
+        assert world.lease is not None
+        world.lease = replace(world.lease, doubtful=True)
 
-    assert lease(world) == do.Rebind()
+        assert lease(world) == do.Rebind()
+
+
+def test_after_a_resignation_of_unknown_outcome_nothing_starts_in_place_though_etcd_is_silent():
+    world = a_view().me(PRIMARY, State.STOPPED).leads(left_s=0.0).etcd_silent()
+
+    assert decided(world).postgres.action == do.Nothing()
 
 
 def test_after_a_hand_over_the_key_goes_to_the_named_candidate_with_the_shutdown_checkpoint():
@@ -140,6 +146,9 @@ def test_a_primary_that_others_have_succeeded_may_not_take_the_key():
 
 def test_a_primary_of_an_older_timeline_may_not_take_the_key():
     assert lease(a_view().me(PRIMARY, timeline=3).leaderless().holder(ME).history((3, 500))) == do.Nothing()
+    slept = a_view().me(PRIMARY, timeline=3).leaderless().holder(None).member(a_member("db3", lsn=1))
+    assert lease(slept) == do.Acquire()
+    assert lease(slept.member(replace(a_member("db3", lsn=1), timeline=4))) == do.Nothing(), "etcd lost the history, db3 knows it"
 
 
 def test_who_has_just_resigned_leaves_the_key_to_others_for_a_moment():

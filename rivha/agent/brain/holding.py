@@ -73,10 +73,16 @@ def let_go_in_pause_when_no_primary_is_here(v: View) -> LeaseVerdict | None:
 
 
 def move_to_a_lease_of_the_new_ttl(v: View) -> LeaseVerdict | None:
-    """The ttl was changed: a lease cannot be, so the key moves to another. Again, while it is not known whether it moved: a new term
-    refuses what is still under way."""
-    if v.i_lead and v.lease is not None and (v.lease.ttl_s != v.policy.ttl_s or v.lease.doubtful):
+    """The ttl was changed: a lease cannot be, so the key moves to another."""
+    if v.i_lead and v.lease is not None and v.lease.ttl_s != v.policy.ttl_s:
         return Verdict(Rebind(), f"ttl is {v.policy.ttl_s:g} s now")
+    return None
+
+
+def begin_a_new_term_when_in_doubt(v: View) -> LeaseVerdict | None:
+    """Whether the key was moved or given back is not known, and it may happen yet: a new term refuses what is still under way."""
+    if v.key_is_mine and v.lease is not None and v.lease.doubtful:
+        return Verdict(Rebind(), "the key is mine, and what became of my last write of it is not known: writing it anew")
     return None
 
 
@@ -192,6 +198,7 @@ LEASE = (
     give_the_key_back_when_i_cannot_serve,
     let_go_in_pause_when_no_primary_is_here,
     move_to_a_lease_of_the_new_ttl,
+    begin_a_new_term_when_in_doubt,
     keep_the_key_that_is_mine,
     withdraw_my_pledge_for_the_leader_in_office,
     leave_the_key_to_its_holder,
@@ -222,7 +229,7 @@ def why_my_primary_may_not_lead(v: View) -> str | None:
         return f"{c.sync.leader} has led since"
     if v.my_pledge is not None:
         return "I have pledged to follow"
-    if forbidden := history_forbids(v, p.timeline):
+    if forbidden := history_forbids(v, p.timeline) or _another_went_on(v):
         return forbidden
     if v.policy.paused and not v.is_primary:
         return "the cluster is paused"
@@ -232,6 +239,13 @@ def why_my_primary_may_not_lead(v: View) -> str | None:
     if resigned and leaderless_for_s(v) <= GRACE_S and another_can_lead(v):
         return "I have just given the lead back"
     return None
+
+
+def _another_went_on(v: View) -> str | None:
+    """What `history` says, from the members' own mouths: it may be etcd that lost the history, and I that slept."""
+    mine, members = v.postgres.timeline, v.cluster.members if v.cluster else ()
+    ahead = next((m for m in members if m.name != v.me and mine and m.timeline and m.timeline > mine), None)
+    return f"{ahead.name} is on timeline {ahead.timeline}, I am on {mine}" if ahead else None
 
 
 def another_can_lead(v: View) -> bool:

@@ -168,7 +168,8 @@ def _leaders(v: View, h: Housekeeping) -> Iterator[Chore]:
         return
     if (c.initialize is None and p.system_id) or (c.config is None and c.config_revision == 0):
         yield Restore(p.system_id if c.initialize is None else None, c.config is None)
-    if p.timeline is not None and p.timeline > 1 and h.history_term != v.term:  # once a term: twins of a timeline differ in where it began
+    # Once a term, since twins of a timeline differ in where it began; and again when etcd has lost it or I was promoted twice in one term.
+    if p.timeline is not None and p.timeline > 1 and (h.history_term != v.term or not c.history or c.history[-1].timeline < p.timeline - 1):
         yield WriteHistory(p.timeline)
     if c.failover is not None and (why := _why_the_request_is_over(v, c.failover)):
         yield ClearFailover(why)

@@ -32,7 +32,7 @@ class Lease:
     lease_id: int
     expires_at: float
     ttl_s: float
-    doubtful: bool = False  # etcd may have moved the key to a lease that ends as early as `expires_at`, or may do so yet
+    doubtful: bool = False  # a write of the key is of unknown outcome, and may happen yet; `expires_at` is safe in either case
 
 
 @dataclass(frozen=True, slots=True)
