@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rivha.dcs import records
 from rivha.dcs.base import KeyValue, Reading
-from rivha.model import Cluster, Lsn, Member, Role, State
+from rivha.model import Cluster, Member, Role, State
 from tests.sim.disk import Entry, agree
 from tests.sim.server import Instance
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 GRACE_S = 3.0  # how long a switchover's candidate is waited for; whoever takes over later does it as after a failure
+STARTS, CRASH_LOOP_S = 8, 60.0  # more starts than this of one primary, in one term and so many seconds, are a loop
 HEARING_S = 1.0  # from hearing that a pause is over to having acted upon it
 JOBS = {"start": ("start", "restart", "bootstrap"), "win": ()}  # work that runs in jobs of another name
 
@@ -38,13 +39,14 @@ class Laws:
     before: Cluster | None = None  # etcd before the transaction that is being looked at
     now: Cluster | None = None  # and after it
     resigned_at: float = 0.0
+    starts: dict[tuple[str, int], list[float]] = field(default_factory=dict)  # of primaries, by host and term
     paused_at: dict[str, float] = field(default_factory=dict)  # when a host was last seen to believe in a pause
     rough_at: float = 0.0  # when network or clocks were last seen to be disturbed
     void_until: float = 0.0  # etcd was wiped: leases promise nothing until everybody has heard
 
     def break_(self, law: str, detail: str = "") -> None:
-        text = f"{self.world.loop.now:9.3f}  LAW BROKEN: {law} {detail}".rstrip()
-        self.broken.append(text)
+        text = f"LAW BROKEN: {law} {detail}".rstrip()
+        self.broken.append(f"{self.world.loop.now:9.3f}  {text}")
         self.which.append(law)
         self.world.note("", text)
 
@@ -92,6 +94,8 @@ class Laws:
             self._nothing_runs_where_the_key_was_given_back()
         elif key.startswith(records.PLEDGES) and now is not None:
             self._a_pledge_is_true(key.removeprefix(records.PLEDGES))
+        elif key.startswith(records.PLEDGES):
+            self._a_pledge_stands_while_nobody_leads(key.removeprefix(records.PLEDGES))
 
     def _leader_written(self, now: KeyValue | None) -> None:
         before = self.before
@@ -103,6 +107,8 @@ class Laws:
             if before is not None:
                 self._what_is_lost(now.value, before)
                 self._the_best_one_won(now.value, before)
+                self._the_named_one_won(now.value, before)
+                self._who_may_lead(now.value, before)
             self.world.doing(now.value, "win")
 
     def _count(self, winner: str) -> None:
@@ -152,6 +158,29 @@ class Laws:
             if better and may and not self.excuse(other.name) and host.instance.state is State.RUNNING:
                 self.break_("a worse candidate won", f"{winner} at {mine.lsn}, {other.name} at {other.lsn}")
 
+    def _the_named_one_won(self, winner: str, before: Cluster) -> None:
+        """While the leader that handed over waits for its candidate, nobody else takes over from one that is well."""
+        named = before.resigned.candidate if before.resigned else None
+        host = self.world.hosts.get(named or "")
+        if host is None or named == winner or self.world.loop.now - self.resigned_at >= GRACE_S or not self._calm():
+            return
+        ready = host.instance.state is State.RUNNING and host.instance.role is Role.STANDBY and not host.instance.trouble.hung
+        if ready and not self.excuse(host.name) and before.pledge(host.name) is not None:
+            self.break_("another than the named candidate took over", f"{winner}, {named} was named")
+
+    def _who_may_lead(self, winner: str, before: Cluster) -> None:
+        """Nobody wins who is tagged nofailover, or whose timeline ended before the cluster's last; with data it had lost, or none."""
+        instance, host = self.world.instances[winner], self.world.hosts[winner]
+        if not instance.disk.system_id or instance.disk.marker:
+            self.break_("a node without data leads", winner)
+        if instance.role is not Role.STANDBY or not instance.alive or (before.failover and before.failover.leader is None):
+            return  # its own primary goes on, or a person chose
+        if Member(winner, tags=host.tags).nofailover and self.world.happened["tags_edited"] == 0:
+            self.break_("a node with the tag nofailover was elected", winner)
+        tail = next((line for line in before.history if line.timeline == instance.disk.timeline and line.lsn < instance.disk.end), None)
+        if tail is not None:
+            self.break_("an old primary's tail was elected", f"{winner} ends at {instance.disk.end}, its timeline at {tail.lsn}")
+
     def _calm(self) -> bool:
         """The network and the clocks have been well for as long as an agent may wait for an answer."""
         settings = self.world.settings
@@ -175,6 +204,12 @@ class Laws:
             self.break_("pledged while it streams", f"{host} from {instance.receiving}")
         elif instance.disk.end != pledge.lsn and instance.disk.system_id:
             self.break_("a pledge that is not true", f"{host} says {pledge.lsn} and has {instance.disk.end}")
+
+    def _a_pledge_stands_while_nobody_leads(self, host: str) -> None:
+        """A pledge is taken back for a leader in office only: else somebody may be winning on it."""
+        before, void = self.before, self.world.loop.now < self.void_until or self.world.healed
+        if not void and before is not None and before.leader is None and self.cluster().leader is None and before.pledge(host) is not None:
+            self.break_("a pledge was taken back while nobody leads", host)
 
     # ---- Postgres
 
@@ -222,10 +257,27 @@ class Laws:
             self.break_("a directory was replaced that could have followed", f"{instance.host}: {work}")
 
     def became_primary(self, instance: Instance) -> None:
-        """When a Postgres becomes writable, no other one is, whose agent could have stopped it."""
+        """When a Postgres becomes writable, no other one is, whose agent could have stopped it. Nobody restarts in place for ever."""
+        self._a_crash_loop_ends(instance)
+        if not self.world.hosts[instance.host].job:
+            return  # what an agent began that has died since: nobody routes to it, and the next agent stops it
         for other in self.world.instances.values():
             if other is not instance and other.writable and not self.excuse(other.host) and not self.excuse(instance.host):
                 self.break_("two primaries", f"{instance.host} became one while {other.host} still is")
+
+    def _a_crash_loop_ends(self, instance: Instance) -> None:
+        """Where another could lead, a primary that dies again and again gives its leadership up."""
+        now, starts = self.world.loop.now, self.starts.setdefault((instance.host, instance.led_term), [])
+        starts[:] = [at for at in (*starts, now) if now - at < CRASH_LOOP_S]
+        c = self.cluster()
+        others = [
+            i for i in self.world.instances.values() if i.host != instance.host and i.role is Role.STANDBY and i.state is State.RUNNING
+        ]
+        able = [i for i in others if not self.excuse(i.host) and self.may_lead_by_itself(i) and c.member(i.host) is not None]
+        if not able:
+            starts.clear()
+        if len(starts) > STARTS and self._calm() and not self.excuse(instance.host):
+            self.break_("a crash loop was never given up", f"{instance.host} started {len(starts)} times, {able[0].host} could lead")
 
     def received(self, instance: Instance, entries: list[Entry]) -> None:
         """Who has pledged streams from nobody."""
@@ -271,17 +323,27 @@ class Laws:
         if c.pledges or c.failover or c.complaints:
             self.break_("liveness: no pledge and no request is left over", f"{c.pledges} {c.failover} {c.complaints}")
         self._nothing_more_is_lost({entry.ident for entry in primary.disk.wal})
-        self._histories_agree(primary, c.optime)
+        self._histories_agree(primary, c)
+        self._settings_are_in_force(c)
 
     def _nothing_more_is_lost(self, held: set[int]) -> None:
         lost = [a for a in self.world.clients.acknowledged if a.ident not in held and a.ident not in self.forgiven]
         if lost:
             self.break_("acknowledged rows are missing", f"{len(lost)}, the first is row {lost[0].number} of {lost[0].host}")
 
-    def _histories_agree(self, primary: Instance, optime: Lsn) -> None:
-        """Every standby holds a prefix of the primary's WAL, and the published position is one that the primary has reached."""
+    def _histories_agree(self, primary: Instance, c: Cluster) -> None:
+        """Every standby holds a prefix of the primary's WAL; etcd knows the timelines that ended and a position that was reached."""
         for i in self.world.instances.values():
             if agree(i.disk.wal, primary.disk.wal) < len(i.disk.wal):
                 self.break_("a standby streams on another history", i.host)
-        if optime > primary.disk.end:
-            self.break_("the published position was never reached", f"{optime}, the primary is at {primary.disk.end}")
+        if c.optime > primary.disk.end:
+            self.break_("the published position was never reached", f"{c.optime}, the primary is at {primary.disk.end}")
+        last = primary.disk.past[-1:]
+        if [(h.timeline, h.lsn) for h in last] != [(h.timeline, h.lsn) for h in c.history[-1:]]:
+            self.break_("liveness: the history is written", f"timeline {primary.disk.timeline}, etcd knows {c.history[-1:]}")
+
+    def _settings_are_in_force(self, c: Cluster) -> None:
+        """The leader key hangs on a lease of the configured ttl."""
+        wanted, lease = c.config.get("ttl") if c.config else None, self.world.store.leases.get(c.leader.lease_id) if c.leader else None
+        if lease is not None and isinstance(wanted, int) and lease.ttl_s != wanted:
+            self.break_("liveness: the configured ttl is in force", f"{lease.ttl_s:g} s instead of {wanted} s")

@@ -288,6 +288,9 @@ class SimPostgres:
     async def configure(self, dynamic: Mapping[str, object], *, reload: bool) -> None:
         """Of all settings the model knows one. A mistyped one is left out, as by the real adapter."""
         i = self._i
+        end = i.world.loop.now + i.trouble.files_s
+        while i.world.loop.now < end and i.trouble.files_s:
+            await asyncio.sleep(POLL_S)
         if i.disk.full:
             raise CommandFailed("No space left on device")
         postgresql = dynamic.get("postgresql")

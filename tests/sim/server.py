@@ -36,6 +36,7 @@ class Trouble:
     stop_s: float = 0.05  # a fast stop's checkpoint
     promote_s: float = 0.03
     copy_s: float = 1.0
+    files_s: float = 0.0  # for the agent to write a configuration file
     rewind_s: float = 0.5
     flush_s: float = 0.0  # of what a standby has received
     replay_s: float = 0.0  # for one entry: more than 0 makes a backlog

@@ -66,6 +66,14 @@ def names_edited(world: World, _: Host, seconds: float) -> None:
     world.later(seconds, lambda: edit_config(world, postgresql={}))
 
 
+def config_edited_on_a_slow_disk(world: World, host: Host, seconds: float) -> None:
+    """The tick writes configuration files: on a disk that hangs it hangs too, and only the fence is left."""
+    trouble = host.instance.trouble
+    trouble.files_s = 3 * seconds
+    edit_config(world, hang_timeout=round(10 + seconds, 3))
+    world.later(seconds, lambda: setattr(trouble, "files_s", 0.0))
+
+
 def tags_edited(world: World, host: Host, seconds: float) -> None:
     """nofailover, and back: a file that is read again on SIGHUP."""
     base = host.core.tick.base if host.core is not None else None
@@ -164,6 +172,7 @@ KINDS: tuple[Callable[[World, Host, float], None], ...] = (
     pause,
     ttl_edited,
     names_edited,
+    config_edited_on_a_slow_disk,
     tags_edited,
     restart_asked,
     reinit_asked,
