@@ -12,6 +12,7 @@ import signal
 from collections.abc import Awaitable, Callable, Mapping
 
 import asyncpg
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from rivha.errors import CommandFailed, PostgresUnavailable
 from rivha.model import Lsn, Role, Upstream, WalEnd
@@ -46,15 +47,14 @@ async def alive(parts: Parts) -> PidFile:
     return found
 
 
+@retry(retry=retry_if_exception_type(NotYet), wait=wait_fixed(POLL_S), stop=stop_after_delay(HOURS_S), reraise=True)
 async def role_when_it_answers(parts: Parts) -> Role:
     """The role of a running Postgres, once it accepts connections. Raises PostgresUnavailable when it dies or does not answer."""
-    while True:
-        file = await alive(parts)
-        if file.status == "ready":
-            with contextlib.suppress(NotYet):
-                async with parts.link.session(file) as connection:
-                    return Role.STANDBY if await connection.fetchval("SELECT pg_is_in_recovery()") else Role.PRIMARY
-        await asyncio.sleep(POLL_S)
+    file = await alive(parts)
+    if file.status != "ready":
+        raise NotYet(f"Postgres is {file.status or 'starting'}")
+    async with parts.link.session(file) as connection:
+        return Role.STANDBY if await connection.fetchval("SELECT pg_is_in_recovery()") else Role.PRIMARY
 
 
 async def until(condition: Callable[[], Awaitable[bool]], within_s: float, what: str) -> None:
