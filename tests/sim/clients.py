@@ -110,4 +110,4 @@ class Clients:
 
         entry = instance.commit(f"row {number}", told)
         if entry.ident in instance.syncrep.waiting:
-            self.world.loop.call_later(PATIENCE_S, instance.syncrep.cancel, entry)
+            self.world.later(PATIENCE_S, instance.syncrep.cancel, entry)

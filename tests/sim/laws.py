@@ -35,6 +35,7 @@ class Laws:
     newest_term_acknowledged: int = 0
     forgiven: set[int] = field(default_factory=set)  # entries that a takeover was allowed to lose
     leaders: list[str] = field(default_factory=list)
+    won: dict[str, int] = field(default_factory=dict)  # host -> the term that it won last
     changes: Counter[str] = field(default_factory=Counter)  # failover, switchover, regained
     before: Cluster | None = None  # etcd before the transaction that is being looked at
     now: Cluster | None = None  # and after it
@@ -103,6 +104,7 @@ class Laws:
             return
         if before is None or before.leader is None or before.leader.name != now.value:
             self.leaders.append(now.value)
+            self.won[now.value] = now.mod_revision
             self._count(now.value)
             if before is not None:
                 self._what_is_lost(now.value, before)

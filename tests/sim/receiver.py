@@ -44,7 +44,7 @@ class Receiver:
     def connect_soon(self, after_s: float) -> None:
         if self._attempt is not None:
             self._attempt.cancel()
-        self._attempt = self.i.world.loop.call_later(after_s, self._connect, self.i.generation)
+        self._attempt = self.i.world.later(after_s, self._connect, self.i.generation)
 
     def _connect(self, generation: int) -> None:
         """It tries again for ever, like the real one."""
@@ -62,7 +62,7 @@ class Receiver:
         i.world.note(i.host, f"Postgres streams from {upstream.host}")
         self._report()
         self.deliver_soon()
-        i.world.loop.call_later(STATUS_S, self._beat, self.connection)
+        i.world.later(STATUS_S, self._beat, self.connection)
 
     def _may_stream(self, upstream: Instance) -> bool:
         serves = upstream.state is State.RUNNING and not upstream.stopping and self._reaches(upstream)
@@ -79,7 +79,7 @@ class Receiver:
             return
         i, upstream = self.i, self.i.world.instances[self.upstream]
         if not quietly and i.world.network.talk(i.host, upstream.host):
-            i.world.loop.call_later(i.world.network.delay_s(), upstream.syncrep.gone, i.host, self.connection)
+            i.world.later(i.world.network.delay_s(), upstream.syncrep.gone, i.host, self.connection)
         self.upstream = ""
         self.connection += 1
 
@@ -97,7 +97,7 @@ class Receiver:
         i = self.i
         if connection != self.connection:
             return
-        i.world.loop.call_later(STATUS_S, self._beat, connection)
+        i.world.later(STATUS_S, self._beat, connection)
         if i.trouble.hung:
             return
         upstream = i.world.instances[self.upstream]
@@ -116,7 +116,7 @@ class Receiver:
     # ---- the WAL's way: received, flushed, replayed
 
     def deliver_soon(self) -> None:
-        self.i.world.loop.call_later(self.i.world.network.delay_s(), self._deliver, self.connection)
+        self.i.world.later(self.i.world.network.delay_s(), self._deliver, self.connection)
 
     def _deliver(self, connection: int) -> None:
         i = self.i
@@ -137,7 +137,7 @@ class Receiver:
         i.disk.wal.extend(fresh)
         i.disk.timeline, i.disk.past = fresh[-1].timeline, upstream.disk.past
         if i.trouble.flush_s > 0:
-            i.world.loop.call_later(i.trouble.flush_s, self._flushed, i.generation, len(i.disk.wal))
+            i.world.later(i.trouble.flush_s, self._flushed, i.generation, len(i.disk.wal))
         else:
             self._flushed(i.generation, len(i.disk.wal))
         if len(i.disk.wal) < upstream.disk.flushed:
@@ -159,7 +159,7 @@ class Receiver:
         if self.upstream:
             wal, flushed, replayed = i.disk.wal, i.disk.flushed, i.disk.replayed
             ends = (wal[flushed - 1].end if flushed else 0, wal[replayed - 1].end if replayed else 0)
-            i.world.loop.call_later(i.world.network.delay_s(), self._reported, self.upstream, self._process, self.connection, *ends)
+            i.world.later(i.world.network.delay_s(), self._reported, self.upstream, self._process, self.connection, *ends)
 
     def _reported(self, host: str, process: int, connection: int, flush: Lsn, replay: Lsn) -> None:
         """Arrives even if the receiver has ended meanwhile."""
@@ -175,7 +175,7 @@ class Receiver:
             i.disk.replayed = i.disk.flushed
         elif not self._replaying:
             self._replaying = True
-            i.world.loop.call_later(i.trouble.replay_s, self._replay_one, i.generation)
+            i.world.later(i.trouble.replay_s, self._replay_one, i.generation)
 
     def _replay_one(self, generation: int) -> None:
         i = self.i

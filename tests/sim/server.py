@@ -195,9 +195,9 @@ class Instance:
     def reload(self, names: str) -> None:
         """SIGHUP: fresh backends have the setting at once, the processes that run take it in their own time."""
         self.disk.names = names
-        loop, after_s = self.world.loop, self.trouble.reload_s
-        loop.call_later(after_s, self._shows, self.generation, names)
-        loop.call_later(2 * after_s, self._takes, self.generation, names)
+        world, after_s = self.world, self.trouble.reload_s
+        world.later(after_s, self._shows, self.generation, names)
+        world.later(2 * after_s, self._takes, self.generation, names)
 
     def _shows(self, generation: int, names: str) -> None:
         if generation == self.generation:
@@ -243,14 +243,14 @@ class Instance:
         self.role = Role.PRIMARY
         self._say(f"is promoted, timeline {self.disk.timeline}")
         self.append("end of recovery")
-        self.world.loop.call_later(CHECKPOINT_S, self._own_checkpoint, self.generation)
+        self.world.later(CHECKPOINT_S, self._own_checkpoint, self.generation)
         self.world.became_primary(self)
         self.world.upstream_gone(self.host)  # a cascade is cut at its promotion
         return True
 
     def _own_checkpoint(self, generation: int) -> None:
         if self.trouble.hung and generation == self.generation:
-            self.world.loop.call_later(CHECKPOINT_S, self._own_checkpoint, generation)
+            self.world.later(CHECKPOINT_S, self._own_checkpoint, generation)
         else:
             self.checkpoint(generation)
 

@@ -139,8 +139,9 @@ class World:
         others = [i for i in self.instances.values() if i is not leader]
         return leader.host in self.clients.routed and all(i.role is Role.STANDBY and i.receiving == leader.host for i in others)
 
-    def later(self, seconds: float, undo: Callable[[], None]) -> None:
-        self.loop.call_later(seconds, undo, context=self.context)
+    def later(self, seconds: float, callback: Callable[..., None], *args: object) -> asyncio.TimerHandle:
+        """The world's own doing: it happens although the agent that set it off freezes or dies."""
+        return self.loop.call_later(seconds, callback, *args, context=self.context)
 
     def wall(self) -> float:
         """Of a clock that is right."""
@@ -180,9 +181,7 @@ class World:
             standby.lose_upstream()
 
     def became_primary(self, instance: Instance) -> None:
-        leader = self.laws.cluster().leader
-        if leader is not None and leader.name == instance.host:
-            instance.led_term = leader.term
+        instance.led_term = self.laws.won.get(instance.host, 0)
         self.laws.became_primary(instance)
 
     def starting(self, instance: Instance, *, primary: bool) -> None:
