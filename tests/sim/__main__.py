@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from tests.sim import faults, stories
 from tests.sim.many import many
+from tests.sim.mutants import MUTANTS
+from tests.sim.planting import planted
 from tests.sim.shape import of_seed
 from tests.sim.shrink import Shrinker
 from tests.sim.world import World
@@ -19,18 +23,25 @@ def main() -> int:
     """The exit code: 0 no law was broken and every story goes as written, 1 else, 2 bad input."""
     parser = _parser()
     o = parser.parse_args()
+    if o.mutant and o.write_stories:
+        parser.error("--write-stories does not write down what a mutant does")
     try:
         if o.many is not None:
-            return many(o.first, o.many, o.nodes)
-        if o.shrink is not None:
-            return shrink(o.shrink, o.nodes)
-        if o.story is not None:
-            return tell(o.story)
-        if o.write_stories:
-            return write_stories()
-        return one(o.seed, o.nodes, faults.parse(o.script.read_text()) if o.script else None)
+            return many(o.first, o.many, o.nodes, o.mutant or "")
+        with planted(MUTANTS[o.mutant].plant) if o.mutant else nullcontext():
+            return _one_of_a_kind(o)
     except (OSError, UnicodeDecodeError, faults.ScriptError, stories.StoryError) as error:
         parser.error(str(error))
+
+
+def _one_of_a_kind(o: argparse.Namespace) -> int:
+    if o.shrink is not None:
+        return shrink(o.shrink, o.nodes)
+    if o.story is not None:
+        return tell(o.story)
+    if o.write_stories:
+        return write_stories()
+    return one(o.seed, o.nodes, faults.parse(o.script.read_text()) if o.script else None)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,9 +53,17 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--story", type=Path, metavar="FILE", help="tells a story, and shows what differs from how it is written")
     what.add_argument("--write-stories", action="store_true", help="writes down how all stories go now; read the diff before you commit it")
     parser.add_argument("--from", dest="first", type=int, default=0, metavar="N", help="with --many: the first seed")
+    parser.add_argument("--mutant", type=_mutant, metavar="NAME", help="with this bug planted into the agent (mutants.py)")
     parser.add_argument("--script", type=Path, metavar="FILE", help="with --seed: these faults instead of the seed's own")
     parser.add_argument("--nodes", type=int, choices=(2, 3, 4, 5), help="instead of the seed's own number")
     return parser
+
+
+def _mutant(text: str) -> str:
+    if text not in MUTANTS:
+        known = "\n".join(f"  {name}: {mutant.what}" for name, mutant in sorted(MUTANTS.items()))
+        raise argparse.ArgumentTypeError(f"no mutant is called {text!r}; there are\n{known}")
+    return text
 
 
 def _count(text: str) -> int:
@@ -112,4 +131,5 @@ def write_stories() -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
     sys.exit(main())

@@ -45,6 +45,7 @@ class Store:
     up: bool = True  # has a quorum
     say: Callable[[str, str], None] = lambda who, text: None  # the transcript
     _next_lease: int = 1000
+    on_renewal: Callable[[int], None] = lambda lease_id: None
     on_write: list[Callable[[str, KeyValue | None], None]] = field(default_factory=list)  # the world's laws, and the watches
 
     def value(self, key: str) -> str | None:
@@ -90,6 +91,7 @@ class Store:
         if lease is None or lease.expires_at <= self.time():
             return 0.0
         lease.expires_at = self.time() + lease.ttl_s
+        self.on_renewal(lease_id)
         return lease.ttl_s
 
     def revoke(self, lease_id: int) -> None:

@@ -93,6 +93,7 @@ class Host:
             await self.core.run()
         except CannotRun as error:
             ended = f"exit {error.exit_code}: {error}"
+        self.tell_rules()
         self.exits.append(ended)
         self.world.note(self.name, f"agent ended: {ended}")
         self.core = None
@@ -105,7 +106,13 @@ class Host:
     async def _reload() -> str:
         return "nothing"
 
+    def tell_rules(self) -> None:
+        """Which rules decided: kept beyond this agent's life."""
+        journal = self.core.journal if self.core is not None else ()
+        self.world.rules.update(rule for e in journal for rule in (e.decision.lease.rule, e.decision.postgres.rule))
+
     def kill_agent(self) -> None:
+        self.tell_rules()
         self.world.loop.kill(self.process)
         self.core, self.frozen_agent = None, False
         self.instance.on_death = []

@@ -19,10 +19,13 @@ from tests.sim.server import Instance
 
 if TYPE_CHECKING:
     from tests.sim.clients import Acknowledged
+    from tests.sim.host import Host
     from tests.sim.world import World
 
 GRACE_S = 3.0  # how long a switchover's candidate is waited for; whoever takes over later does it as after a failure
 STARTS, CRASH_LOOP_S = 8, 60.0  # more starts than this of one primary, in one term and so many seconds, are a loop
+AT_ONCE_S = 0.5
+HANG_SLACK_S = 4.0
 HEARING_S = 1.0  # from hearing that a pause is over to having acted upon it
 JOBS = {"start": ("start", "restart", "bootstrap"), "win": ()}  # work that runs in jobs of another name
 
@@ -41,7 +44,9 @@ class Laws:
     now: Cluster | None = None  # and after it
     resigned_at: float = 0.0
     starts: dict[tuple[str, int], list[float]] = field(default_factory=dict)  # of primaries, by host and term
+    hangs_since: dict[str, float] = field(default_factory=dict)  # leaders whose Postgres answers nothing
     paused_at: dict[str, float] = field(default_factory=dict)  # when a host was last seen to believe in a pause
+    leader_at: float = 0.0  # when the leader key was last written
     rough_at: float = 0.0  # when network or clocks were last seen to be disturbed
     void_until: float = 0.0  # etcd was wiped: leases promise nothing until everybody has heard
 
@@ -69,6 +74,27 @@ class Laws:
         n, hosts = self.world.network, self.world.hosts.values()
         if n.cuts or n.loss or n.late or n.slow != 1.0 or not self.world.store.up or any(h.rate != 1.0 for h in hosts):
             self.rough_at = self.world.loop.now
+        for host in hosts:
+            self._no_second_primary(host)
+            self._no_hanging_leader(host)
+
+    def _no_second_primary(self, host: Host) -> None:
+        """A primary whose agent can read that another leads is stopped at once, by the tick, not only when the fence would."""
+        leader, now = self.cluster().leader, self.world.loop.now
+        second = host.instance.writable and leader is not None and leader.name != host.name
+        since = max(host.well_since, self.leader_at, self.void_until)
+        well = host.core is not None and not host.frozen_agent and now - since > host.policy.loop_wait_s + AT_ONCE_S
+        if second and well and self._calm() and not host.policy.paused and not host.instance.trouble.files_s:
+            self.break_("a second primary goes on", f"{host.name}, {leader.name if leader else ''} leads")
+
+    def _no_hanging_leader(self, host: Host) -> None:
+        """A leader whose Postgres answers nothing kills it after hang_timeout; what stops by itself has longer."""
+        leader, now = self.cluster().leader, self.world.loop.now
+        hangs = host.instance.alive and host.instance.trouble.hung and leader is not None and leader.name == host.name
+        if not hangs or host.job in ("handover", "restart", "stop") or self.excuse(host.name) or host.instance.trouble.files_s:
+            self.hangs_since.pop(host.name, None)
+        elif now - self.hangs_since.setdefault(host.name, now) > host.policy.hang_timeout_s + HANG_SLACK_S and self._calm():
+            self.break_("a hanging Postgres keeps its leadership", host.name)
 
     def excuse(self, host: str) -> str:
         """Why no lease binds this host's Postgres now, or ""."""
@@ -102,6 +128,7 @@ class Laws:
         before = self.before
         if now is None:
             return
+        self.leader_at = self.world.loop.now
         if before is None or before.leader is None or before.leader.name != now.value:
             self.leaders.append(now.value)
             self.won[now.value] = now.mod_revision
@@ -148,17 +175,23 @@ class Laws:
         return lag
 
     def _the_best_one_won(self, winner: str, before: Cluster) -> None:
-        """Of those that had pledged, whoever was undisturbed and held more than the winner should have won, unless a person chose."""
-        mine = before.pledge(winner)
+        """Whoever was undisturbed, could lead and held more than the winner should have won, unless a person chose."""
         named = (before.failover and before.failover.candidate) or (before.resigned and before.resigned.candidate)
-        if mine is None or named or not self._calm():
+        mine = self.world.instances[winner]
+        if named or not self._calm() or mine.role is not Role.STANDBY or self.world.loop.now < self.void_until:
             return
-        for other in before.pledges:
-            host = self.world.hosts[other.name]
-            may = not Member(other.name, tags=host.tags).nofailover and before.member(other.name) is not None
-            better = (other.timeline, other.lsn) > (mine.timeline, mine.lsn)
-            if better and may and not self.excuse(other.name) and host.instance.state is State.RUNNING:
-                self.break_("a worse candidate won", f"{winner} at {mine.lsn}, {other.name} at {other.lsn}")
+        for other in self.world.instances.values():
+            better = (other.disk.timeline, other.disk.end) > (mine.disk.timeline, mine.disk.end)
+            if better and self._could_stand(other, before):
+                self.break_("a worse candidate won", f"{winner} at {mine.disk.end}, {other.host} at {other.disk.end}")
+
+    def _could_stand(self, instance: Instance, before: Cluster) -> bool:
+        """A standby in order, whose agent is, and has been for a while."""
+        host, member = self.world.hosts[instance.host], before.member(instance.host)
+        runs = instance.state is State.RUNNING and instance.role is Role.STANDBY and not instance.trouble.hung and not instance.has_backlog
+        known = member is not None and member.state == "running" and member.role == "replica"
+        idle = not host.job and host.core is not None and not host.core.tick.stopping
+        return runs and known and idle and self.may_lead_by_itself(instance) and not self.excuse(instance.host)
 
     def _the_named_one_won(self, winner: str, before: Cluster) -> None:
         """While the leader that handed over waits for its candidate, nobody else takes over from one that is well."""
@@ -177,7 +210,8 @@ class Laws:
             self.break_("a node without data leads", winner)
         if instance.role is not Role.STANDBY or not instance.alive or (before.failover and before.failover.leader is None):
             return  # its own primary goes on, or a person chose
-        if Member(winner, tags=host.tags).nofailover and self.world.happened["tags_edited"] == 0:
+        tags = (host.tags, self.world.shape.tags.get(winner, {}))  # one may just have been edited
+        if all(Member(winner, tags=t).nofailover for t in tags):
             self.break_("a node with the tag nofailover was elected", winner)
         tail = next((line for line in before.history if line.timeline == instance.disk.timeline and line.lsn < instance.disk.end), None)
         if tail is not None:
@@ -346,6 +380,10 @@ class Laws:
 
     def _settings_are_in_force(self, c: Cluster) -> None:
         """The leader key hangs on a lease of the configured ttl."""
+        if not self.ttl_is_in_force():
+            self.break_("liveness: the configured ttl is in force", f"{c.config}")
+
+    def ttl_is_in_force(self) -> bool:
+        c = self.cluster()
         wanted, lease = c.config.get("ttl") if c.config else None, self.world.store.leases.get(c.leader.lease_id) if c.leader else None
-        if lease is not None and isinstance(wanted, int) and lease.ttl_s != wanted:
-            self.break_("liveness: the configured ttl is in force", f"{lease.ttl_s:g} s instead of {wanted} s")
+        return lease is None or not isinstance(wanted, int) or lease.ttl_s == wanted

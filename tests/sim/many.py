@@ -1,43 +1,88 @@
-"""Many seeds on all cores, and the report of them. Called by `scripts/sim --many N`."""
+"""Many seeds on all cores, and the faults one by one. Called by `scripts/sim --many N` and by test_seeds.py; report.py tells the result."""
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
+import random
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 
-from tests.sim.shape import of_seed
+from tests.sim import faults, mutants, report
+from tests.sim.faults import LEADER, Fault
+from tests.sim.planting import planted
+from tests.sim.shape import Shape, of_seed
 from tests.sim.world import World
 
-
-def one(arguments: tuple[int, int | None]) -> tuple[int, list[str], float, int, Counter[str], Counter[str], int]:
-    seed, nodes = arguments
-    world = World(seed, of_seed(seed, nodes))
-    broken = world.run()
-    return seed, broken, world.loop.now, len(world.laws.leaders) - 1, world.happened, world.rules, len(world.clients.acknowledged)
+ALONE_S = 45.0  # how long a single fault is watched
+LASTS_S = 8.0  # a single fault that lasts
+RUNS_A_PROCESS = 25  # killed agents' tasks stay in memory until their process ends
 
 
-def many(first: int, count: int, nodes: int | None) -> int:
-    began = time.monotonic()
-    failed: list[tuple[int, list[str]]] = []
-    virtual_s, takeovers, rows = 0.0, 0, 0
-    happened: Counter[str] = Counter()
-    rules: Counter[str] = Counter()
-    with multiprocessing.Pool(maxtasksperchild=25) as pool:
-        for seed, broken, seconds, changes, events, fired, acknowledged in pool.imap_unordered(
-            one, [(first + n, nodes) for n in range(count)]
-        ):
-            virtual_s, takeovers, rows = virtual_s + seconds, takeovers + changes, rows + acknowledged
-            happened.update(events)
-            rules.update(fired)
-            if broken:
-                failed.append((seed, broken))
-                sys.stdout.write(f"seed {seed}: {broken[0]}\n")
-    seconds = time.monotonic() - began
-    sys.stdout.write(
-        f"{count} runs, {virtual_s / 3600:.1f} virtual hours in {seconds:.0f} s ({virtual_s / seconds:.0f} virtual seconds a second), "
-        f"{takeovers} changes of leader, {rows} acknowledged rows, {len(failed)} failing seeds: {sorted(s for s, _ in failed)[:20]}\n"
-    )
-    sys.stdout.write("faults: " + ", ".join(f"{k} {n}" for k, n in sorted(happened.items())) + "\n")
-    return 1 if failed else 0
+@dataclass(slots=True)
+class Result:
+    """What one run came to; of many added together, `failed` says which."""
+
+    runs: int = 0
+    virtual_s: float = 0.0
+    rows: int = 0
+    changes: Counter[str] = field(default_factory=Counter)
+    happened: Counter[str] = field(default_factory=Counter)
+    rules: Counter[str] = field(default_factory=Counter)
+    failed: dict[int, list[str]] = field(default_factory=dict)
+
+    def add(self, other: Result) -> None:
+        self.runs, self.virtual_s, self.rows = self.runs + other.runs, self.virtual_s + other.virtual_s, self.rows + other.rows
+        for mine, theirs in ((self.changes, other.changes), (self.happened, other.happened), (self.rules, other.rules)):
+            mine.update(theirs)
+        self.failed |= other.failed
+
+
+def one(seed: int, nodes: int | None = None, mutant: str = "") -> Result:
+    with planted(mutants.MUTANTS[mutant].plant) if mutant else nullcontext():
+        world = World(seed, of_seed(seed, nodes))
+        broken = world.run()
+    failed = {seed: broken} if broken else {}
+    return Result(1, world.loop.now, len(world.clients.acknowledged), world.laws.changes, world.happened, world.rules, failed)
+
+
+def results(seeds: Iterable[int], nodes: int | None = None, mutant: str = "") -> Iterator[Result]:
+    """In the order in which they end."""
+    with multiprocessing.Pool(maxtasksperchild=RUNS_A_PROCESS) as pool:
+        yield from pool.imap_unordered(functools.partial(one, nodes=nodes, mutant=mutant), seeds)
+
+
+def alone(task: tuple[str, int]) -> tuple[str, float]:
+    """One fault in a quiet cluster of three: the longest time in which no write was acknowledged, in virtual seconds."""
+    kind, seed = task
+    at = 2.0 + random.Random(seed).random()  # somewhere between two beats
+    world = World(seed, Shape(), script=[Fault(at, kind, LEADER, LASTS_S)])
+    world.lasts_s = ALONE_S
+    world.run()
+    return kind, max((seconds for _, seconds in world.clients.outages), default=0.0)
+
+
+def outages(each: int) -> dict[str, list[float]]:
+    """Of every kind but the traps, which wait for what may not come."""
+    kinds = sorted(set(faults.KINDS) - set(faults.TRAPS))
+    found: dict[str, list[float]] = {kind: [] for kind in kinds}
+    with multiprocessing.Pool(maxtasksperchild=RUNS_A_PROCESS) as pool:
+        for kind, seconds in pool.imap_unordered(alone, [(kind, seed) for kind in kinds for seed in range(each)]):
+            found[kind].append(seconds)
+    return found
+
+
+def many(first: int, count: int, nodes: int | None, mutant: str = "") -> int:
+    began, total = time.monotonic(), Result()
+    for result in results(range(first, first + count), nodes, mutant):
+        total.add(result)
+        for seed, broken in result.failed.items():
+            sys.stdout.write(f"seed {seed}: {broken[0].strip()}\n")
+    sys.stdout.write(report.of_runs(total, time.monotonic() - began))
+    if not mutant:
+        sys.stdout.write(report.of_rules(total) + report.of_outages(outages(min(20, max(1, count // 20)))))
+    return 1 if total.failed else 0

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from tests.sim.host import Host
     from tests.sim.world import World
 
-DEEDS = ("agent_killed", "agent_frozen", "host_frozen", "power_off", "postmaster_killed", "cut_from_all", "cut_from_etcd", "cut_one_way")
-WORK = ("pledge", "win", "promote", "start", "stop", "resign", "clone", "rewind", "set_aside")
+DEEDS = ("agent_killed", "agent_frozen", "suspended", "power_off", "postmaster_killed", "cut_from_all", "cut_from_etcd", "cut_one_way")
+WORK = ("renew", "pledge", "win", "promote", "start", "stop", "resign", "clone", "rewind", "set_aside")
 SOURCE = ("power_off", "postmaster_killed", "cut_from_all")
 LASTS_S = 8.0  # of what a trap does, where it lasts
 

@@ -93,6 +93,7 @@ class World:
 
     async def _live(self) -> None:
         self.store.on_write.append(self.laws.wrote)
+        self.store.on_renewal = self._renewed
         for work in (self.store.run(), self.clients.check(), self.clients.write(), *(h.babysit() for h in self.hosts.values())):
             self.loop.spawn("", work)
         for host in self.hosts.values():
@@ -109,8 +110,7 @@ class World:
         await asyncio.sleep(3.0)  # clients write to what has healed
         await self._until_whole(30.0)  # a request from before may only now have been carried out
         for host in self.hosts.values():
-            if host.core is not None:
-                self.rules.update(name for e in host.core.journal for name in (e.decision.lease.rule, e.decision.postgres.rule))
+            host.tell_rules()
         self.laws.at_the_end()
 
     async def _tear_down(self) -> None:
@@ -134,7 +134,9 @@ class World:
     def whole(self) -> bool:
         c = self.laws.cluster()
         leader = self.instances.get(c.leader.name) if c.leader else None
-        if leader is None or not leader.writable or c.pledges or c.failover:
+        if leader is None or not leader.writable or c.pledges or c.failover or not self.laws.ttl_is_in_force():
+            return False
+        if any(h.core is not None and h.core.desk.wishes for h in self.hosts.values()):
             return False
         others = [i for i in self.instances.values() if i is not leader]
         return leader.host in self.clients.routed and all(i.role is Role.STANDBY and i.receiving == leader.host for i in others)
@@ -183,6 +185,11 @@ class World:
     def became_primary(self, instance: Instance) -> None:
         instance.led_term = self.laws.won.get(instance.host, 0)
         self.laws.became_primary(instance)
+
+    def _renewed(self, lease_id: int) -> None:
+        leader = self.store.keys.get("leader")
+        if self.traps and leader is not None and leader.lease_id == lease_id:
+            traps.spring(self, leader.value, "renew")
 
     def starting(self, instance: Instance, *, primary: bool) -> None:
         self.doing(instance.host, "start")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tests.sim.network import ETCD
+
 if TYPE_CHECKING:
     from tests.sim.host import Host
     from tests.sim.world import World
@@ -50,6 +52,15 @@ def host_frozen(world: World, host: Host, seconds: float) -> None:
                 host.thaw_agent()
 
         world.later(seconds, thaw)
+
+
+def suspended(world: World, host: Host, seconds: float) -> None:
+    """A machine that stood still wakes up, and its network to etcd only later: what was answered before it slept is all it knows."""
+    if host.agent_runs and not host.frozen_agent:
+        host_frozen(world, host, seconds)
+        pairs = {(host.name, ETCD), (ETCD, host.name)}
+        world.later(0.01, lambda: world.network.cuts.update(pairs))  # what is on its way still arrives
+        world.later(2 * seconds + 5.0, lambda: world.network.cuts.difference_update(pairs))
 
 
 def postgres_hung(world: World, host: Host, seconds: float) -> None:
@@ -146,6 +157,7 @@ KINDS: tuple[Callable[[World, Host, float], None], ...] = (
     agent_told_to_end,
     agent_frozen,
     host_frozen,
+    suspended,
     postgres_hung,
     slow_start,
     slow_stop,
