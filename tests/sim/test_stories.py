@@ -86,6 +86,8 @@ def test_a_story_that_does_not_parse_says_why(text: str, complaint: str):
         (["--seed", "eleven"], "invalid int value: 'eleven'"),
         (["--many", "0"], "0 is no number of runs"),
         (["--many", "few"], "invalid"),
+        (["--many", "3", "--mutant", "thinking"], "no mutant is called 'thinking'"),
+        (["--write-stories", "--mutant", "no_fence"], "does not write down"),
         (["--shrink", ""], "invalid int value"),
         (["--seed", "1", "--nodes", "9"], "invalid choice"),
         (["--seed", "1", "--script", "FILE"], "no fault is called 'earthquake'"),
@@ -120,6 +122,15 @@ def test_the_script_hands_its_arguments_on_and_the_exit_code_back(tmp_path: Path
     assert (refused.returncode, "invalid int value" in refused.stderr) == (2, True)
     told = sim("--story", str(stories.FOLDER / "switchover.txt"))
     assert (told.returncode, "is promoted, timeline 2" in told.stdout) == (0, True)
+
+
+def test_a_planted_bug_shows_in_a_story(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    path = stories.FOLDER / "etcd_silent_for_long.txt"
+    monkeypatch.setattr(sys, "argv", ["scripts/sim", "--story", str(path), "--mutant", "neither_fence_nor_step_down"])
+
+    assert main() == 1
+    assert "It is written otherwise" in capsys.readouterr().err
+    assert not stories.read(path).differs(stories.read(path).told()), "the bug is taken out again"
 
 
 def test_a_story_told_differently_from_how_it_is_written_is_an_error_and_shows_the_difference(
