@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import glob
 import http.client
 import json
 import shutil
@@ -105,6 +106,11 @@ class EtcdServer:
     def freeze(self) -> None:
         assert self._child is not None
         self._child.send_signal(signal.SIGSTOP)
+        threads = [Path(stat) for stat in glob.glob(f"/proc/{self._child.pid}/task/*/stat")]
+        deadline = time.monotonic() + UP_S
+        while any(stat.read_text().rpartition(")")[2].split()[0] != "T" for stat in threads if stat.exists()):
+            assert time.monotonic() < deadline, "a thread of etcd does not stand still"
+            time.sleep(0.005)
 
     def thaw(self) -> None:
         assert self._child is not None

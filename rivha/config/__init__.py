@@ -16,11 +16,11 @@ from pydantic import BaseModel, ValidationError
 
 from rivha.api.settings import RestSettings
 from rivha.config import build
-from rivha.config.shared import check_patch, complaints, effective, policy
 from rivha.config.env import from_environment, whole
 from rivha.config.judge import judge, told_about
 from rivha.config.sections import Client, Local
 from rivha.config.shape import merged, overlaid, shaped, translated, without_nulls
+from rivha.config.shared import check_patch, complaints, effective, policy
 from rivha.config.values import mistakes_in, without
 from rivha.dcs.etcd import EtcdSettings
 from rivha.errors import ConfigError

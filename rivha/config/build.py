@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rivha.api.settings import RestSettings
-from rivha.config.shared import SHARED_PARAMETERS
 from rivha.config.sections import Client, Ctl, Etcd, Local, Log, Login, RestApi
 from rivha.config.shape import merged, translated_postgres
+from rivha.config.shared import SHARED_PARAMETERS
 from rivha.config.values import everywhere, join_address, split_address, split_listen
 from rivha.dcs.etcd import EtcdSettings
 from rivha.log import LogSettings

@@ -15,8 +15,8 @@ import subprocess
 from collections.abc import Iterator, Mapping
 
 from rivha.config import Config
-from rivha.config.shared import judged, rule_broken
 from rivha.config.judge import shut_out
+from rivha.config.shared import judged, rule_broken
 
 PROGRAMS = ("postgres", "pg_ctl", "initdb", "pg_controldata", "pg_basebackup", "pg_rewind", "pg_waldump")
 OLDEST = 14  # PostgreSQL; older ones cannot change primary_conninfo and restore_command by a reload

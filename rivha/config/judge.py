@@ -9,9 +9,9 @@ from pydantic import BaseModel
 
 from rivha.config import shared
 from rivha.config.build import endpoints
-from rivha.config.shared import SHARED_PARAMETERS, Dynamic, judged, rule_broken, unserved
 from rivha.config.sections import Etcd, Local
 from rivha.config.shape import merged, translated, translated_postgres
+from rivha.config.shared import SHARED_PARAMETERS, Dynamic, judged, rule_broken, unserved
 from rivha.config.values import everywhere, split_address, split_listen, unknown_keys
 
 OTHER_STORES = ("consul", "zookeeper", "exhibitor", "raft", "kubernetes")

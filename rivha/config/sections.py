@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
-from rivha.config.shared import DynamicPostgres
 from rivha.config.file import (
     BinDir,
     Command,
@@ -25,6 +24,7 @@ from rivha.config.file import (
     scope_name,
     word,
 )
+from rivha.config.shared import DynamicPostgres
 from rivha.config.values import Flag, Lines, Seconds, Section, Text, Texts, Whole, Words, section, setting
 
 

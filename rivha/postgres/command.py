@@ -146,9 +146,7 @@ async def run(
     `keep_bytes`: only the last ones, of output that may be endless. `any_code`: the caller reads the output, whatever the exit code.
     """
     try:
-        process = await asyncio.create_subprocess_exec(
-            *argv, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=dict(env), start_new_session=True
-        )
+        process = await _spawned(argv, env)
     except OSError as e:
         raise CommandFailed(f"{name} could not be started: {e}") from e
     assert process.stdout is not None
@@ -166,6 +164,19 @@ async def run(
     if code != 0 and not any_code:
         raise CommandFailed(f"{name} failed with exit code {code}", "\n".join(errors) or text[-2000:], code)
     return text
+
+
+async def _spawned(argv: Sequence[str], env: Mapping[str, str]) -> asyncio.subprocess.Process:
+    """asyncio forgets a program that it is just starting when the task is cancelled: it would run on, unseen."""
+    spawning = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(*argv, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=dict(env), start_new_session=True)
+    )
+    try:
+        return await asyncio.shield(spawning)
+    except asyncio.CancelledError:
+        with contextlib.suppress(OSError):
+            await _end(await spawning)
+        raise
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -96,6 +96,8 @@ class Link:
         except asyncpg.PostgresError as e:
             if e.sqlstate == STARTING_UP:
                 raise NotYet(str(e)) from e
+            if isinstance(e, asyncpg.PostgresConnectionError):  # it died while it answered
+                raise PostgresUnavailable(str(e)) from e
             raise Refused(f"{e} (user {user.username}, {door.host} port {door.port})") from e
 
     @asynccontextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Set
 
-from rivha.errors import CommandFailed, NoSpace
+from rivha.errors import CommandFailed, PostgresUnavailable
 from rivha.model import Data, History, HistoryLine, PostgresStatus, Role, State, Upstream, WalEnd
 from rivha.postgres import bootstrap, clone, compare, rewind, running, slots, stopping
 from rivha.postgres.callbacks import Callbacks
@@ -89,18 +89,24 @@ class Server:
 
     async def start(self, *, primary: bool, upstream: Upstream | None) -> None:
         found = await asyncio.to_thread(self._parts.postmaster.look)
-        if found is not None:
-            await self._start_running(primary=primary, upstream=upstream)
+        if found is not None and await self._is_started(primary=primary, upstream=upstream):
             return
         self._watcher.dropped()
         await start(self._parts, primary=primary, upstream=upstream)
 
-    async def _start_running(self, *, primary: bool, upstream: Upstream | None) -> None:
-        role = await running.role_when_it_answers(self._parts)
+    async def _is_started(self, *, primary: bool, upstream: Upstream | None) -> bool:
+        """False when the postmaster that was seen turned out to be dying."""
+        try:
+            role = await running.role_when_it_answers(self._parts)
+        except PostgresUnavailable:
+            if await asyncio.to_thread(self._parts.postmaster.look) is None:
+                return False
+            raise
         if (role is Role.PRIMARY) != primary:
             raise CommandFailed(f"Postgres runs already, but as {role}")
         if not primary:
             await self.follow(upstream)
+        return True
 
     async def stop(self, *, fast_s: float, quit_s: float = 1.0) -> None:
         self._watcher.dropped()

@@ -200,9 +200,7 @@ async def test_tls_files_that_cannot_be_used_are_named(certificates: Path, wrong
     assert text in str(caught.value)
 
 
-async def test_a_client_that_never_finishes_its_handshake_keeps_nobody_waiting(
-    certificates: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_client_that_never_finishes_its_handshake_keeps_nobody_waiting(certificates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "TLS_HANDSHAKE_S", 0.3)
     files = {"certfile": str(certificates / "server.crt"), "keyfile": str(certificates / "server.key")}
     async with serving(a_desk(a_view()), **files) as api:

@@ -196,8 +196,11 @@ def test_a_replicas_body_shows_how_far_it_is() -> None:
         (a_view("b", job=Job("clone", NOW)), "state", "creating replica"),
         (a_view("a", replace(a_primary(), state=State.SILENT)), "state", "unknown"),
         (a_view("c", replace(a_primary(), state=State.STOPPED)), "role", "demoted"),
-        (a_view("a", a_primary(pending_restart={"shared_buffers": ("1GB", "2GB")})), "pending_restart_reason",
-         {"shared_buffers": {"old_value": "1GB", "new_value": "2GB"}}),
+        (
+            a_view("a", a_primary(pending_restart={"shared_buffers": ("1GB", "2GB")})),
+            "pending_restart_reason",
+            {"shared_buffers": {"old_value": "1GB", "new_value": "2GB"}},
+        ),
     ],
 )
 def test_the_body_says_what_is_out_of_the_ordinary(view: View, key: str, value: object) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
-from rivha.config.shared import Dynamic, DynamicPostgres
 from rivha.config.sections import Local, Login, Logins
+from rivha.config.shared import Dynamic, DynamicPostgres
 from rivha.config.values import inner_model
 
 TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()

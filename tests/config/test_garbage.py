@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rivha.config import check_patch, complaints, dynamic, load, policy
-from rivha.config.shared import Dynamic, DynamicPostgres
 from rivha.config.env import NAMES
 from rivha.config.sections import Local, Postgresql
+from rivha.config.shared import Dynamic, DynamicPostgres
 from rivha.config.values import split_address, split_listen
 from rivha.errors import ConfigError
 from rivha.model import Policy
