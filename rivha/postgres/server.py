@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Set
 
-from rivha.errors import CommandFailed, PostgresUnavailable
+from rivha.errors import CommandFailed, NoSpace, PostgresUnavailable
 from rivha.model import Data, History, HistoryLine, PostgresStatus, Role, State, Upstream, WalEnd
 from rivha.postgres import bootstrap, clone, compare, rewind, running, slots, stopping
 from rivha.postgres.callbacks import Callbacks
