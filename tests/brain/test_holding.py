@@ -204,6 +204,7 @@ def test_the_operators_choice_pledges_whatever_its_lag():
     w = a_view().me(lsn=100).leaderless().etcd(optime=100 + 2_000_000).wanted(None, ME)
 
     assert lease(w) == do.MakePledge(50)
+    assert lease(a_view().me().leaderless().compared("diverged").wanted(None, ME)) == do.MakePledge(50), "nothing better may be left"
 
 
 def test_a_member_whose_garbage_is_not_about_leadership_stops_no_election():

@@ -41,7 +41,7 @@ def named_candidate(v: View) -> str | None:
 
 
 def operator_named_me(v: View) -> bool:
-    """A manual failover to me: the operator has taken the lag upon himself (REFERENCE 1.5)."""
+    """A manual failover to me: the operator has taken the lag upon himself (REFERENCE 1.5), and may know that nothing better is left."""
     f = v.cluster.failover if v.cluster else None
     return f is not None and f.candidate == v.me and f.leader is None and not f.scheduled_at
 
@@ -94,10 +94,10 @@ def _why_my_wal_does_not_do(v: View) -> str | None:
     pledge = v.my_pledge
     mine = pledge.lsn if pledge else max(v.postgres.receive_lsn or 0, v.postgres.replay_lsn or 0)
     timeline = pledge.timeline if pledge else v.postgres.timeline
-    if v.memory.history == "diverged" and v.memory.compared_term == v.memory.last_term:
-        return "my WAL left the leader's history"
     if operator_named_me(v):
         return None
+    if v.memory.history == "diverged" and v.memory.compared_term == v.memory.last_term:
+        return "my WAL left the leader's history"
     if (ended := timeline_ended_at(v, timeline)) is not None and mine > ended:
         return f"my WAL ends at {format_lsn(mine)}, but the cluster left timeline {timeline} at {format_lsn(ended)}"
     if v.policy.check_timeline and (timeline is None or history_forbids(v, timeline)):
