@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 GRACE_S = 3.0  # how long a switchover's candidate is waited for; whoever takes over later does it as after a failure
 STARTS, CRASH_LOOP_S = 8, 60.0  # more starts than this of one primary, in one term and so many seconds, are a loop
+LONG_AGO_S = 5.0
 AT_ONCE_S = 0.5
 HANG_SLACK_S = 4.0
 HEARING_S = 1.0  # from hearing that a pause is over to having acted upon it
@@ -275,8 +276,13 @@ class Laws:
             self.break_(f"{what} without a lease that lives", instance.host)
 
     def stopping(self, instance: Instance) -> None:
-        """While paused nothing stops but what an operator asked for."""
-        host = self.world.hosts[instance.host]
+        """While paused nothing stops but what an operator asked for; nobody hands over to a standby that does not stream."""
+        host, request = self.world.hosts[instance.host], self.cluster().failover
+        if host.job == "handover" and request is not None and request.leader is not None and request.candidate in self.world.instances:
+            old = next((a for a in reversed(self.world.clients.acknowledged) if self.world.loop.now - a.at > LONG_AGO_S), None)
+            held = {entry.ident for entry in self.world.instances[request.candidate].disk.wal}
+            if old is not None and old.host == instance.host and old.ident not in held and request.candidate not in instance.syncrep.live():
+                self.break_("handed over to a standby that does not stream", f"{request.candidate} lacks row {old.number}")
         if host.policy.paused and host.job == "stop" and not instance.disk.marker:
             self.break_("stopped while paused", instance.host)
 

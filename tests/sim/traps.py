@@ -1,7 +1,7 @@
 """Faults that strike in the middle of a piece of work: `power_off_in_rewind`, `agent_killed_in_win`.
 
-A trap waits until any host begins that work, and strikes it (number / 20)^3 seconds later: mostly at once, sometimes a second after.
-`source_dies_in_...` strikes the leader instead, whom the others clone and rewind from.
+A trap waits until a host begins that work, and strikes it (number / 20)^3 seconds later: mostly at once, sometimes a second after; in a
+renewal or an election faster, while the answer is on its way. `source_..._in_...` strikes the leader instead, whom the others copy from.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 DEEDS = ("agent_killed", "agent_frozen", "suspended", "power_off", "postmaster_killed", "cut_from_all", "cut_from_etcd", "cut_one_way")
 WORK = ("renew", "pledge", "win", "promote", "start", "stop", "resign", "clone", "rewind", "set_aside")
 SOURCE = ("power_off", "postmaster_killed", "cut_from_all")
-LASTS_S = 8.0  # of what a trap does, where it lasts
+SPREAD_S = {"renew": 0.003, "win": 0.02}  # while the answer is on its way; between the answer and what it leads to
+LASTS_S = (4.0, 24.0)  # of what a trap does, where it lasts
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Trap:
     work: str
     deed: Callable[[World, Host, float], None]
     after_s: float
+    lasts_s: float
     on_leader: bool
 
 
@@ -37,7 +39,9 @@ def kinds(deeds: Mapping[str, Callable[[World, Host, float], None]]) -> dict[str
 
 def _setter(work: str, deed: Callable[[World, Host, float], None], *, on_leader: bool) -> Callable[[World, Host, float], None]:
     def set_trap(world: World, _: Host, number: float) -> None:
-        world.traps.append(Trap(work, deed, (number / 20.0) ** 3, on_leader))
+        least, most = LASTS_S
+        lasts_s = least + number * 977.0 % (most - least)  # as if it were drawn anew
+        world.traps.append(Trap(work, deed, (number / 20.0) ** 3 * SPREAD_S.get(work, 1.0), lasts_s, on_leader))
 
     return set_trap
 
@@ -54,4 +58,4 @@ def _strike(world: World, trap: Trap, worker: str) -> None:
         return
     target = (world.store.value("leader") or worker) if trap.on_leader else worker
     world.note("", f"TRAP {trap.deed.__name__} {target}, {worker} in {trap.work}")
-    trap.deed(world, world.hosts[target], LASTS_S)
+    trap.deed(world, world.hosts[target], trap.lasts_s)

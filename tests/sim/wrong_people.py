@@ -146,19 +146,23 @@ async def tidy_up(world: World) -> None:
             world.store.write((Put(key, json.dumps(world.settings)) if keep else Delete(key),))
         if c.config is not None and c.config.get("pause"):
             edit_config(world, pause=False)
-        if c.leader is None and world.loop.now - healed_at > MAKES_UP_HIS_MIND_S:
-            _take_the_decision(world)
+        waited = world.loop.now - healed_at
+        if c.leader is None and waited > MAKES_UP_HIS_MIND_S:
+            _take_the_decision(world, lost=world.happened["disk_lost"] > 0 and waited > 3 * MAKES_UP_HIS_MIND_S)
         await asyncio.sleep(1.0)
 
 
-def _take_the_decision(world: World) -> None:
-    """What Rivha rightly leaves to a person: the config is gone with a pause in it, or whoever holds the data may not lead by itself."""
+def _take_the_decision(world: World, *, lost: bool) -> None:
+    """What Rivha rightly leaves to a person: the config is gone with a pause in it, or whoever holds the data may not lead by itself.
+
+    Where a disk was `lost`, what is left may even be what a later leader went on without.
+    """
     c = world.laws.cluster()
     if c.config_revision == 0:
         world.store.write((Put(records.CONFIG, json.dumps(world.settings)),))
     usable = [i for i in world.instances.values() if i.disk.system_id and not i.disk.marker]
     unasked = c.failover is None or c.failover.leader is not None
-    if unasked and usable and not any(world.laws.may_lead_by_itself(i) for i in usable):
+    if unasked and usable and (lost or not any(world.laws.may_lead_by_itself(i) for i in usable)):
         best = max(usable, key=lambda i: (i.disk.timeline, i.disk.end))
         _retag(world.hosts[best.host], {})
         world.store.commit(writes.file_failover(c, None, best.host, None))
