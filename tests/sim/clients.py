@@ -45,7 +45,7 @@ class Clients:
     async def check(self) -> None:
         """rise 1, fall 2."""
         while True:
-            self.world.laws.look()
+            self.world.laws.lookout.look()
             for host in self.world.hosts.values():
                 if self._answers(host):
                     self.failures[host.name] = 0
@@ -64,7 +64,10 @@ class Clients:
         if core is None or host.frozen_agent or not host.on or not self.world.network.talk(CLIENT, host.name):
             return False
         view = core.desk.latest
-        return view is not None and is_primary(Question(view, host.clock(), core.desk.out_of_routing, {}))
+        answer = view is not None and is_primary(Question(view, host.clock(), core.desk.out_of_routing, {}))
+        if answer:
+            self.world.laws.lookout.answered(host)
+        return answer
 
     async def write(self) -> None:
         while True:

@@ -15,18 +15,16 @@ from rivha.dcs import records
 from rivha.dcs.base import KeyValue, Reading
 from rivha.model import Cluster, Member, Role, State
 from tests.sim.disk import Entry, agree
+from tests.sim.lookout import Lookout
 from tests.sim.server import Instance
 
 if TYPE_CHECKING:
     from tests.sim.clients import Acknowledged
-    from tests.sim.host import Host
     from tests.sim.world import World
 
 GRACE_S = 3.0  # how long a switchover's candidate is waited for; whoever takes over later does it as after a failure
 STARTS, CRASH_LOOP_S = 8, 60.0  # more starts than this of one primary, in one term and so many seconds, are a loop
 LONG_AGO_S = 5.0
-AT_ONCE_S = 0.5
-HANG_SLACK_S = 4.0
 HEARING_S = 1.0  # from hearing that a pause is over to having acted upon it
 JOBS = {"start": ("start", "restart", "bootstrap"), "win": ()}  # work that runs in jobs of another name
 
@@ -45,11 +43,12 @@ class Laws:
     now: Cluster | None = None  # and after it
     resigned_at: float = 0.0
     starts: dict[tuple[str, int], list[float]] = field(default_factory=dict)  # of primaries, by host and term
-    hangs_since: dict[str, float] = field(default_factory=dict)  # leaders whose Postgres answers nothing
-    paused_at: dict[str, float] = field(default_factory=dict)  # when a host was last seen to believe in a pause
     leader_at: float = 0.0  # when the leader key was last written
-    rough_at: float = 0.0  # when network or clocks were last seen to be disturbed
+    lookout: Lookout = field(init=False)
     void_until: float = 0.0  # etcd was wiped: leases promise nothing until everybody has heard
+
+    def __post_init__(self) -> None:
+        self.lookout = Lookout(self)
 
     def break_(self, law: str, detail: str = "") -> None:
         text = f"LAW BROKEN: {law} {detail}".rstrip()
@@ -69,34 +68,6 @@ class Laws:
         assert isinstance(ttl, int)
         self.void_until = self.world.loop.now + 2 * ttl + 5.0
 
-    def look(self) -> None:
-        """Twice a second."""
-        self.paused_at |= {h.name: self.world.loop.now for h in self.world.hosts.values() if h.policy.paused}
-        n, hosts = self.world.network, self.world.hosts.values()
-        if n.cuts or n.loss or n.late or n.slow != 1.0 or not self.world.store.up or any(h.rate != 1.0 for h in hosts):
-            self.rough_at = self.world.loop.now
-        for host in hosts:
-            self._no_second_primary(host)
-            self._no_hanging_leader(host)
-
-    def _no_second_primary(self, host: Host) -> None:
-        """A primary whose agent can read that another leads is stopped at once, by the tick, not only when the fence would."""
-        leader, now = self.cluster().leader, self.world.loop.now
-        second = host.instance.writable and leader is not None and leader.name != host.name
-        since = max(host.well_since, self.leader_at, self.void_until)
-        well = host.core is not None and not host.frozen_agent and now - since > host.policy.loop_wait_s + AT_ONCE_S
-        if second and well and self._calm() and not host.policy.paused and not host.instance.trouble.files_s:
-            self.break_("a second primary goes on", f"{host.name}, {leader.name if leader else ''} leads")
-
-    def _no_hanging_leader(self, host: Host) -> None:
-        """A leader whose Postgres answers nothing kills it after hang_timeout; what stops by itself has longer."""
-        leader, now = self.cluster().leader, self.world.loop.now
-        hangs = host.instance.alive and host.instance.trouble.hung and leader is not None and leader.name == host.name
-        if not hangs or host.job in ("handover", "restart", "stop") or self.excuse(host.name) or host.instance.trouble.files_s:
-            self.hangs_since.pop(host.name, None)
-        elif now - self.hangs_since.setdefault(host.name, now) > host.policy.hang_timeout_s + HANG_SLACK_S and self._calm():
-            self.break_("a hanging Postgres keeps its leadership", host.name)
-
     def excuse(self, host: str) -> str:
         """Why no lease binds this host's Postgres now, or ""."""
         h, policy = self.world.hosts[host], self.world.hosts[host].policy
@@ -106,7 +77,7 @@ class Laws:
             return "its agent does not run, and there is no watchdog yet (issue 4)"
         if self.world.loop.now - h.well_since < policy.retry_timeout_s + policy.loop_wait_s + 1.5:
             return "its agent has just begun to look"
-        if self.world.loop.now - self.paused_at.get(host, -HEARING_S) < HEARING_S or policy.paused:
+        if self.world.loop.now - self.lookout.paused_at.get(host, -HEARING_S) < HEARING_S or policy.paused:
             return "it has not heard, or only just, that a pause is over (docs/decisions/0008)"
         return ""
 
@@ -115,6 +86,7 @@ class Laws:
     def wrote(self, key: str, now: KeyValue | None) -> None:
         """Every write, one by one."""
         self.cluster()
+        self.lookout.wrote(key)
         if key == "leader":
             self._leader_written(now)
         elif key == records.RESIGNED and now is not None:
@@ -179,7 +151,7 @@ class Laws:
         """Whoever was undisturbed, could lead and held more than the winner should have won, unless a person chose."""
         named = (before.failover and before.failover.candidate) or (before.resigned and before.resigned.candidate)
         mine = self.world.instances[winner]
-        if named or not self._calm() or mine.role is not Role.STANDBY or self.world.loop.now < self.void_until:
+        if named or not self.lookout.calm() or mine.role is not Role.STANDBY or self.world.loop.now < self.void_until:
             return
         for other in self.world.instances.values():
             better = (other.disk.timeline, other.disk.end) > (mine.disk.timeline, mine.disk.end)
@@ -198,7 +170,7 @@ class Laws:
         """While the leader that handed over waits for its candidate, nobody else takes over from one that is well."""
         named = before.resigned.candidate if before.resigned else None
         host = self.world.hosts.get(named or "")
-        if host is None or named == winner or self.world.loop.now - self.resigned_at >= GRACE_S or not self._calm():
+        if host is None or named == winner or self.world.loop.now - self.resigned_at >= GRACE_S or not self.lookout.calm():
             return
         ready = host.instance.state is State.RUNNING and host.instance.role is Role.STANDBY and not host.instance.trouble.hung
         if ready and not self.excuse(host.name) and before.pledge(host.name) is not None:
@@ -217,13 +189,6 @@ class Laws:
         tail = next((line for line in before.history if line.timeline == instance.disk.timeline and line.lsn < instance.disk.end), None)
         if tail is not None:
             self.break_("an old primary's tail was elected", f"{winner} ends at {instance.disk.end}, its timeline at {tail.lsn}")
-
-    def _calm(self) -> bool:
-        """The network and the clocks have been well for as long as an agent may wait for an answer."""
-        settings = self.world.settings
-        assert isinstance(settings["retry_timeout"], int)
-        assert isinstance(settings["loop_wait"], int)
-        return self.world.loop.now - self.rough_at > settings["retry_timeout"] + settings["loop_wait"] + 1.0
 
     def _nothing_runs_where_the_key_was_given_back(self) -> None:
         """A leader resigns only when no Postgres process is left; paused, also when its Postgres is no primary."""
@@ -318,7 +283,7 @@ class Laws:
         able = [i for i in others if not self.excuse(i.host) and self.may_lead_by_itself(i) and c.member(i.host) is not None]
         if not able:
             starts.clear()
-        if len(starts) > STARTS and self._calm() and not self.excuse(instance.host):
+        if len(starts) > STARTS and self.lookout.calm() and not self.excuse(instance.host):
             self.break_("a crash loop was never given up", f"{instance.host} started {len(starts)} times, {able[0].host} could lead")
 
     def received(self, instance: Instance, entries: list[Entry]) -> None:
@@ -342,54 +307,3 @@ class Laws:
         if done.term < self.newest_term_acknowledged:
             self.break_("acknowledged in a leadership that has been succeeded", f"{done.host}, row {done.number}, term {done.term}")
         self.newest_term_acknowledged = max(self.newest_term_acknowledged, done.term)
-
-    # ---- the end
-
-    def at_the_end(self) -> None:
-        """After healing: one legitimate primary, everybody streams from it, nothing is left over, nothing more was lost than forgiven."""
-        world, c = self.world, self.cluster()
-        leader = c.leader.name if c.leader else None
-        writable = [i.host for i in world.instances.values() if i.writable]
-        if leader is None or writable != [leader]:
-            self.break_("liveness: one legitimate primary", f"leader {leader}, writable {writable}")
-            return
-        primary = world.instances[leader]
-        for host in world.hosts.values():
-            i = host.instance
-            if host.name != leader and (i.role is not Role.STANDBY or i.receiving != leader):
-                self.break_("liveness: every live node streams from the primary", f"{host.name}: {i.state.value}, exits {host.exits[-2:]}")
-            if host.core is not None and host.core.desk.wishes:
-                self.break_("liveness: no wish is left over", f"{host.name}: {list(host.core.desk.wishes.values())}")
-            if i.disk.marker:
-                self.break_("liveness: no unfinished directory is left over", f"{host.name}: {i.disk.marker}")
-        if c.pledges or c.failover or c.complaints:
-            self.break_("liveness: no pledge and no request is left over", f"{c.pledges} {c.failover} {c.complaints}")
-        self._nothing_more_is_lost({entry.ident for entry in primary.disk.wal})
-        self._histories_agree(primary, c)
-        self._settings_are_in_force(c)
-
-    def _nothing_more_is_lost(self, held: set[int]) -> None:
-        lost = [a for a in self.world.clients.acknowledged if a.ident not in held and a.ident not in self.forgiven]
-        if lost:
-            self.break_("acknowledged rows are missing", f"{len(lost)}, the first is row {lost[0].number} of {lost[0].host}")
-
-    def _histories_agree(self, primary: Instance, c: Cluster) -> None:
-        """Every standby holds a prefix of the primary's WAL; etcd knows the timelines that ended and a position that was reached."""
-        for i in self.world.instances.values():
-            if agree(i.disk.wal, primary.disk.wal) < len(i.disk.wal):
-                self.break_("a standby streams on another history", i.host)
-        if c.optime > primary.disk.end:
-            self.break_("the published position was never reached", f"{c.optime}, the primary is at {primary.disk.end}")
-        last = primary.disk.past[-1:]
-        if [(h.timeline, h.lsn) for h in last] != [(h.timeline, h.lsn) for h in c.history[-1:]]:
-            self.break_("liveness: the history is written", f"timeline {primary.disk.timeline}, etcd knows {c.history[-1:]}")
-
-    def _settings_are_in_force(self, c: Cluster) -> None:
-        """The leader key hangs on a lease of the configured ttl."""
-        if not self.ttl_is_in_force():
-            self.break_("liveness: the configured ttl is in force", f"{c.config}")
-
-    def ttl_is_in_force(self) -> bool:
-        c = self.cluster()
-        wanted, lease = c.config.get("ttl") if c.config else None, self.world.store.leases.get(c.leader.lease_id) if c.leader else None
-        return lease is None or not isinstance(wanted, int) or lease.ttl_s == wanted

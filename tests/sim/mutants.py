@@ -74,5 +74,8 @@ _ALL = (
     Mutant(of_work.wish_never_refused, (), 0),
     Mutant(of_work.history_never_written, (), 0),
     Mutant(of_work.lost_config_means_defaults, (), 0),
+    Mutant(of_work.primary_answered_before_it_is_writable, (), 0),
+    Mutant(of_work.judged_before_the_leader_is_writable, (), 0),
+    Mutant(of_work.rewound_before_the_checkpoint, (), 0),
 )
 MUTANTS: dict[str, Mutant] = {mutant.name: mutant for mutant in _ALL}

@@ -10,8 +10,10 @@ from rivha.agent.brain import actions as do
 from rivha.agent.brain import election, following, holding, leading, upkeep, view, waiting
 from rivha.agent.brain.upkeep import ClearFailover, RefuseWish, WriteHistory
 from rivha.agent.brain.view import Situation, View
+from rivha.api import health
 from rivha.dcs import writes
 from rivha.model import Data, Member, Pledge, WalEnd
+from tests.sim import clients
 from tests.sim.planting import Garden
 
 # ---- pledges and elections -------------------------------------------------------------------------------------------------------
@@ -198,3 +200,25 @@ def lost_config_means_defaults(g: Garden) -> None:
         return v
 
     g.put(look, "_look", tick.Tick)
+
+
+# ---- three of HAZARDS, drawn by lot (docs/simulation.md) -----------------------------------------------------------------------------
+
+
+def primary_answered_before_it_is_writable(g: Garden) -> None:
+    """/primary says 200 from the moment that the key is won (HAZARDS B 21)."""
+
+    def is_primary(q: health.Question) -> bool:
+        return not q.out_of_routing and health.is_fresh(q) and health.leads_at(q.view, q.now)
+
+    g.put(is_primary, "is_primary", health, clients)
+
+
+def judged_before_the_leader_is_writable(g: Garden) -> None:
+    """The others compare, copy and follow while the new leader is still in recovery (HAZARDS B 33)."""
+    g.put(property(lambda v: v.leader_member is not None), "leader_is_writable", View)
+
+
+def rewound_before_the_checkpoint(g: Garden) -> None:
+    """A rewind does not wait until the new leader's control file names its timeline (HAZARDS B 32)."""
+    g.put(lambda v: True, "_leader_finished_its_checkpoint", following)

@@ -128,6 +128,7 @@ class SimPostgres:
         """Into a staging folder; under its marker only while that is moved into place."""
         i = self._i
         i.world.doing(i.host, "clone")
+        i.world.laws.lookout.asking(i.host, source.name, "clone")
         self._refuse()
         if i.disk.marker:
             i.disk.wipe()
@@ -230,6 +231,7 @@ class SimPostgres:
 
     async def compare(self, leader: Upstream) -> tuple[History, str]:
         other = self._i.world.instances[leader.name]
+        self._i.world.laws.lookout.asking(self._i.host, leader.name, "compare")
         await asyncio.sleep(0.03)
         if not self._reaches(other) or not other.writable:
             return History.UNKNOWN, f"{leader.name} ({leader.address}) does not answer"
@@ -243,6 +245,7 @@ class SimPostgres:
         i, other = self._i, self._i.world.instances[source.name]
         i.world.doing(i.host, "rewind")
         i.world.laws.replacing(i, source.name, "rewind")
+        i.world.laws.lookout.asking(i.host, source.name, "rewind")
         self._refuse()
         if not self._reaches(other) or not other.writable:
             raise PostgresUnavailable(f"{source.name} ({source.address}) does not answer")
@@ -269,7 +272,7 @@ class SimPostgres:
     async def checkpoint(self) -> None:
         self._reachable()
         generation = self._i.generation
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(self._i.trouble.checkpoint_s)
         self._i.checkpoint(generation)
 
     async def timelines(self) -> tuple[HistoryLine, ...]:

@@ -35,6 +35,7 @@ class Trouble:
     start_s: float = 0.1
     stop_s: float = 0.05  # a fast stop's checkpoint
     promote_s: float = 0.03
+    checkpoint_s: float = 0.05  # one that somebody orders
     copy_s: float = 1.0
     files_s: float = 0.0  # for the agent to write a configuration file
     rewind_s: float = 0.5

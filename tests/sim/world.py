@@ -12,7 +12,7 @@ from contextvars import copy_context
 import structlog
 
 from rivha.model import Role
-from tests.sim import faults, traps
+from tests.sim import faults, traps, verdict
 from tests.sim.clients import Clients
 from tests.sim.disk import Entry
 from tests.sim.etcd import Store
@@ -111,7 +111,7 @@ class World:
         await self._until_whole(30.0)  # a request from before may only now have been carried out
         for host in self.hosts.values():
             host.tell_rules()
-        self.laws.at_the_end()
+        verdict.judge(self.laws)
 
     async def _tear_down(self) -> None:
         """Ends every task in an orderly way, of dead and frozen processes too; nothing that happens now counts."""
@@ -134,7 +134,7 @@ class World:
     def whole(self) -> bool:
         c = self.laws.cluster()
         leader = self.instances.get(c.leader.name) if c.leader else None
-        if leader is None or not leader.writable or c.pledges or c.failover or not self.laws.ttl_is_in_force():
+        if leader is None or not leader.writable or c.pledges or c.failover or not verdict.ttl_is_in_force(self.laws):
             return False
         if any(h.core is not None and h.core.desk.wishes for h in self.hosts.values()):
             return False

@@ -94,6 +94,12 @@ def slow_flush(world: World, host: Host, number: float) -> None:
         h.instance.trouble.flush_s = number / 20.0
 
 
+def slow_checkpoint(world: World, host: Host, seconds: float) -> None:
+    """Much to write: who wants to rewind from a new primary waits for it."""
+    for h in world.hosts.values():
+        h.instance.trouble.checkpoint_s = seconds
+
+
 def slow_copies(world: World, host: Host, seconds: float) -> None:
     """A large database: clones and rewinds take long."""
     for h in world.hosts.values():
@@ -164,6 +170,7 @@ KINDS: tuple[Callable[[World, Host, float], None], ...] = (
     slow_promotion,
     slow_replay,
     slow_flush,
+    slow_checkpoint,
     slow_copies,
     disk_full,
     crash_loop,

@@ -109,6 +109,8 @@ def mend_an_interrupted_rewind(v: View) -> PostgresVerdict | None:
     upstream = v.leader_upstream
     if v.postgres.data is not Data.UNFINISHED or upstream is None:
         return None
+    if not (v.leader_is_writable and _leader_finished_its_checkpoint(v)):
+        return Verdict(Nothing(), f"waiting for {upstream.name} to accept writes and finish its checkpoint before rewinding again")
     if v.spoiled("rewind") < REWINDS and v.policy.use_pg_rewind and v.may_retry("rewind"):
         return Verdict(Rewind(upstream), "a rewind was interrupted: rewinding again")
     if v.spoiled("rewind") >= REWINDS or not v.policy.use_pg_rewind:
