@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from rivha.agent.brain.memory import Failures, remember
 from rivha.model import State
-from tests.build import NOW, PRIMARY, STANDBY, TERM, a_view
+from tests.build import ME, NOW, PRIMARY, STANDBY, TERM, a_view
 
 
 def test_a_primary_found_dead_is_a_crash_once():
@@ -43,6 +43,19 @@ def test_a_new_term_of_mine_begins_with_a_clean_slate():
     m = w.remembers(last_term=TERM - 1, crashes=(NOW - 3,), start_took_too_long=True).view().memory
 
     assert (m.crashes, set(m.failures), m.start_took_too_long) == ((), {"rewind"}, False)
+
+
+def test_who_took_the_key_back_that_it_gave_away_remembers_that_nobody_else_could_lead():
+    gave = a_view().me(PRIMARY, State.CRASHED).leaderless().resigned(ME).view().memory
+    again = a_view().me(PRIMARY, State.CRASHED).leads()
+    again.memory = replace(gave, last_term=TERM - 1)
+    other = a_view().me(PRIMARY, State.CRASHED).leader("db1")
+    other.memory = replace(gave, last_term=TERM - 1)
+
+    assert gave.gave_back
+    assert again.view().memory.took_back
+    assert not other.view().memory.took_back
+    assert not other.view().memory.gave_back
 
 
 def test_leaderless_since_the_first_look_that_saw_nobody():

@@ -88,6 +88,13 @@ def test_who_gives_the_key_back_starts_nothing():
         assert postgres(w) == do.Nothing()
 
 
+def test_who_got_the_key_back_starts_its_crashed_primary_whatever_primary_start_timeout_says():
+    """Nobody else could lead: resigning again would go on for ever."""
+    w = a_view().me(PRIMARY, State.CRASHED).leads().settings(primary_start_timeout_s=0.0).remembers(took_back=True)
+
+    assert isinstance(postgres(w), do.Start)
+
+
 def test_a_promotion_that_fails_again_and_again_gives_way_to_another():
     """Stopped first, for a promotion that failed may yet happen; then the key is given back."""
     w = a_view().me(STANDBY).leads().failures("promote", 3)
@@ -237,6 +244,7 @@ def test_a_rewind_waits_for_the_leaders_checkpoint():
     w = a_view().me(PRIMARY, State.CRASHED).leader("db1", checkpoint_after_promote=False).compared("diverged")
 
     assert postgres(w) == do.Nothing()
+    assert postgres(a_view().me(PRIMARY, State.CRASHED).leader("db1", state="stopping").compared("diverged")) == do.Nothing()
 
 
 def test_what_cannot_be_rewound_is_kept_aside_and_cloned():

@@ -143,6 +143,8 @@ def rewind_what_diverged(v: View) -> PostgresVerdict | None:
     if not v.down or upstream is None or _compared(v) != "diverged":
         return None
     if v.policy.use_pg_rewind and v.postgres.rewindable and v.spoiled("rewind") < REWINDS:
+        if not v.leader_is_writable:
+            return Verdict(Nothing(), f"waiting for {upstream.name} to accept writes before rewinding")
         if not _leader_finished_its_checkpoint(v):
             return Verdict(Nothing(), f"waiting for {upstream.name}'s checkpoint before rewinding")
         if not v.may_retry("rewind"):

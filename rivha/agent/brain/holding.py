@@ -269,7 +269,7 @@ def why_restarting_is_hopeless(v: View) -> str | None:
         return f"Postgres failed to promote {v.failed('promote')} times"
     if v.memory.start_took_too_long:
         return "Postgres did not start within primary_start_timeout"
-    if v.policy.primary_start_timeout_s == 0 and v.postgres.state is State.CRASHED:
+    if v.policy.primary_start_timeout_s == 0 and v.postgres.state is State.CRASHED and not v.memory.took_back:
         return "Postgres crashed and primary_start_timeout is 0"
     return None
 

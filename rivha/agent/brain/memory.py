@@ -30,6 +30,8 @@ class Memory:
     blind_since: float | None = None  # etcd has not answered since
     leaderless_since: float | None = None  # I first saw then that nobody leads; None while somebody does
     standing_since: float | None = None  # nobody leads, and I have seen my own pledge since
+    gave_back: bool = False  # nobody leads, and it was I who gave the key back
+    took_back: bool = False  # I lead again after I gave the key back: nobody else could
     last_term: int = 0  # the newest leadership that I saw in etcd
     last_leader: str | None = None
     last_members: frozenset[str] = frozenset()  # published while somebody last led: leases may vanish together (HAZARDS A 17)
@@ -70,7 +72,9 @@ def _of_the_cluster(v: View, m: Memory) -> Memory:
     m = replace(m, initialized=m.initialized or bool(c.initialize), leaderless_since=_since(c.leader is None, m.leaderless_since, v.now))
     m = replace(m, standing_since=_since(c.leader is None and c.pledge(v.me) is not None, m.standing_since, v.now))
     if c.leader is None:
-        return m
+        return replace(m, gave_back=m.gave_back or (c.resigned is not None and c.resigned.leader == v.me))
+    if c.leader.term != m.last_term:
+        m = replace(m, took_back=m.gave_back and c.leader.name == v.me, gave_back=False)
     names = frozenset(member.name for member in c.members)
     if c.leader.name == v.me and c.leader.term != m.last_term:  # what ended the term before is no reason to end this one
         failures = {kind: f for kind, f in m.failures.items() if kind not in ("start", "promote")}
