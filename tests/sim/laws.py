@@ -163,6 +163,9 @@ class Laws:
         host, member = self.world.hosts[instance.host], before.member(instance.host)
         runs = instance.state is State.RUNNING and instance.role is Role.STANDBY and not instance.trouble.hung and not instance.has_backlog
         known = member is not None and member.state == "running" and member.role == "replica"
+        last = self.world.instances[self.leaders[-2]].disk if len(self.leaders) > 1 else instance.disk
+        if agree(instance.disk.wal, last.wal) < len(instance.disk.wal):
+            return False  # it left the last leader's history
         idle = not host.job and host.core is not None and not host.core.tick.stopping
         return runs and known and idle and self.may_lead_by_itself(instance) and not self.excuse(instance.host)
 
