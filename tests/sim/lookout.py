@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from tests.sim.laws import Laws
 
 AT_ONCE_S = 0.5
-HANG_SLACK_S = 4.0
 
 
 @dataclass(slots=True)
@@ -52,12 +51,15 @@ class Lookout:
             self.laws.break_("a second primary goes on", f"{host.name}, {leader.name if leader else ''} leads")
 
     def _no_hanging_leader(self, host: Host, now: float) -> None:
-        """A leader whose Postgres answers nothing kills it after hang_timeout; what stops by itself has longer."""
+        """A leader whose Postgres answers nothing kills it hang_timeout after it could notice; what stops by itself has longer."""
         leader = self.laws.cluster().leader
         hangs = host.instance.alive and host.instance.trouble.hung and leader is not None and leader.name == host.name
         if not hangs or host.job in ("handover", "restart", "stop") or self.laws.excuse(host.name) or host.instance.trouble.files_s:
             self.hangs_since.pop(host.name, None)
-        elif now - self.hangs_since.setdefault(host.name, now) > host.policy.hang_timeout_s + HANG_SLACK_S and self.calm():
+            return
+        notices_s = host.policy.loop_wait_s + host.policy.retry_timeout_s
+        hangs_s = now - self.hangs_since.setdefault(host.name, now)
+        if hangs_s > host.policy.hang_timeout_s + notices_s + host.policy.loop_wait_s and self.calm():
             self.laws.break_("a hanging Postgres keeps its leadership", host.name)
 
     def answered(self, host: Host) -> None:
