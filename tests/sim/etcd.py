@@ -141,7 +141,7 @@ class SimDcs:
         patience_until = loop.time() + SERVER_PATIENCE_S
 
         def replied(result: T) -> None:
-            if not answer.done():
+            if not answer.done() and network.passes(ETCD, self._host):
                 answer.set_result(result)
 
         def arrived() -> None:
@@ -150,7 +150,7 @@ class SimDcs:
                     loop.call_later(0.1, arrived, context=outside)
                 return
             result = apply()
-            if network.passes(ETCD, self._host) and not network.lost():
+            if not network.lost():
                 loop.call_later(network.delay_s(), replied, result, context=outside)
 
         if network.passes(self._host, ETCD) and not network.lost():

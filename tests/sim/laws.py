@@ -8,12 +8,13 @@ lease can bind: their agent does not run, or has not heard yet. Every other exce
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rivha.dcs import records
 from rivha.dcs.base import KeyValue, Reading
-from rivha.model import Cluster, Member, Role, State
+from rivha.model import Cluster, Role, State
 from tests.sim.disk import Entry, agree
 from tests.sim.lookout import Lookout
 from tests.sim.server import Instance
@@ -27,6 +28,12 @@ STARTS, CRASH_LOOP_S = 8, 60.0  # more starts than this of one primary, in one t
 LONG_AGO_S = 5.0
 HEARING_S = 1.0  # from hearing that a pause is over to having acted upon it
 JOBS = {"start": ("start", "restart", "bootstrap"), "win": ()}  # work that runs in jobs of another name
+
+
+def barred(tags: Mapping[str, object]) -> bool:
+    """nofailover, said anew: the laws must not ask the code that they judge."""
+    priority = tags.get("failover_priority", 1)
+    return bool(tags["nofailover"]) if "nofailover" in tags else isinstance(priority, int) and priority <= 0
 
 
 @dataclass(slots=True)
@@ -91,6 +98,8 @@ class Laws:
             self._leader_written(now)
         elif key == records.RESIGNED and now is not None:
             self.resigned_at = self.world.loop.now
+            if (resigned := self.cluster().resigned) is not None:
+                self.world.doing(resigned.leader, "resign")
             self._nothing_runs_where_the_key_was_given_back()
         elif key.startswith(records.PLEDGES) and now is not None:
             self._a_pledge_is_true(key.removeprefix(records.PLEDGES))
@@ -136,7 +145,7 @@ class Laws:
     def may_lead_by_itself(self, instance: Instance) -> bool:
         """By its tags, its lag and its history: whoever may not needs a person."""
         c, disk = self.cluster(), instance.disk
-        if Member(instance.host, tags=self.world.hosts[instance.host].tags).nofailover or disk.end < c.optime - self._maximum_lag():
+        if barred(self.world.hosts[instance.host].tags) or disk.end < c.optime - self._maximum_lag():
             return False
         if any(line.timeline == disk.timeline and line.lsn < disk.end for line in c.history):
             return False  # an old primary's tail
@@ -166,8 +175,10 @@ class Laws:
         last = self.world.instances[self.leaders[-2]].disk if len(self.leaders) > 1 else instance.disk
         if agree(instance.disk.wal, last.wal) < len(instance.disk.wal):
             return False  # it left the last leader's history
-        idle = not host.job and host.core is not None and not host.core.tick.stopping
-        return runs and known and idle and self.may_lead_by_itself(instance) and not self.excuse(instance.host)
+        idle = host.job in ("", "pledge", "compare") and host.core is not None and not host.core.tick.stopping
+        rested_s = self.world.loop.now - host.well_since
+        awake = not host.frozen_agent and rested_s > host.policy.retry_timeout_s + host.policy.loop_wait_s + 1.5
+        return runs and known and idle and awake and self.may_lead_by_itself(instance)
 
     def _the_named_one_won(self, winner: str, before: Cluster) -> None:
         """While the leader that handed over waits for its candidate, nobody else takes over from one that is well."""
@@ -187,7 +198,7 @@ class Laws:
         if instance.role is not Role.STANDBY or not instance.alive or (before.failover and before.failover.leader is None):
             return  # its own primary goes on, or a person chose
         tags = (host.tags, self.world.shape.tags.get(winner, {}))  # one may just have been edited
-        if all(Member(winner, tags=t).nofailover for t in tags):
+        if all(barred(t) for t in tags):
             self.break_("a node with the tag nofailover was elected", winner)
         tail = next((line for line in before.history if line.timeline == instance.disk.timeline and line.lsn < instance.disk.end), None)
         if tail is not None:
@@ -289,10 +300,15 @@ class Laws:
         if len(starts) > STARTS and self.lookout.calm() and not self.excuse(instance.host):
             self.break_("a crash loop was never given up", f"{instance.host} started {len(starts)} times, {able[0].host} could lead")
 
-    def received(self, instance: Instance, entries: list[Entry]) -> None:
+    def connected(self, instance: Instance) -> None:
         """Who has pledged streams from nobody."""
         if self.cluster().pledge(instance.host) is not None:
-            self.break_("streamed while its pledge stands", f"{instance.host} received {len(entries)} entries")
+            self.break_("streams while its pledge stands", f"{instance.host} from {instance.receiving}")
+
+    def received(self, instance: Instance, entries: list[Entry]) -> None:
+        """Nor does it receive what was still on the way."""
+        if self.cluster().pledge(instance.host) is not None:
+            self.break_("received while its pledge stands", f"{instance.host}: {len(entries)} entries")
 
     # ---- clients
 

@@ -60,6 +60,7 @@ class Receiver:
         self.upstream, self._process, self._silent_s, self.began = upstream.host, upstream.generation, 0.0, True
         upstream.syncrep.senders[i.host] = Sender(self.connection, i.world.loop.now)
         i.world.note(i.host, f"Postgres streams from {upstream.host}")
+        i.world.laws.connected(i)
         self._report()
         self.deliver_soon()
         i.world.later(STATUS_S, self._beat, self.connection)

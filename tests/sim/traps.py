@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 DEEDS = ("agent_killed", "agent_frozen", "suspended", "power_off", "postmaster_killed", "cut_from_all", "cut_from_etcd", "cut_one_way")
 WORK = ("renew", "pledge", "win", "promote", "start", "stop", "resign", "clone", "rewind", "set_aside")
 SOURCE = ("power_off", "postmaster_killed", "cut_from_all")
-SPREAD_S = {"renew": 0.003, "win": 0.02}  # while the answer is on its way; between the answer and what it leads to
+SPREAD_S = {"renew": 0.003, "resign": 0.003, "win": 0.02}  # while the answer is on its way; between the answer and what it leads to
 LASTS_S = (4.0, 24.0)  # of what a trap does, where it lasts
 
 
