@@ -115,6 +115,8 @@ class Laws:
             self.leaders.append(now.value)
             self.won[now.value] = now.mod_revision
             self._count(now.value)
+            if before is not None and before.leader is not None:  # issue 4 will allow it, to who holds the pledges of q + 1 voters
+                self.break_("the key was taken from its holder", f"by {now.value} from {before.leader.name}")
             if before is not None:
                 self._what_is_lost(now.value, before)
                 self._the_best_one_won(now.value, before)
@@ -205,8 +207,10 @@ class Laws:
             self.break_("an old primary's tail was elected", f"{winner} ends at {instance.disk.end}, its timeline at {tail.lsn}")
 
     def _nothing_runs_where_the_key_was_given_back(self) -> None:
-        """A leader resigns only when no Postgres process is left; paused, also when its Postgres is no primary."""
-        resigned = self.cluster().resigned
+        """A leader resigns what it holds, and only when no Postgres process is left; paused, also when its Postgres is no primary."""
+        resigned, before = self.cluster().resigned, self.before.leader if self.before is not None else None
+        if resigned is not None and (before is None or before.name != resigned.leader):
+            self.break_("resigned what it did not hold", f"{resigned.leader}, while {before.name if before else 'nobody'} led")
         instance = self.world.instances[resigned.leader] if resigned else None
         if instance is not None and instance.alive and not (self.world.paused() and instance.role is Role.STANDBY):
             self.break_("resigned while its Postgres runs", instance.host)

@@ -19,6 +19,7 @@ from tests.sim.shape import Shape, of_seed
 from tests.sim.world import World
 
 ALONE_S = 45.0  # how long a single fault is watched
+SCRIPT_S = 60.0  # and a mutant's script
 LASTS_S = 8.0  # a single fault that lasts
 RUNS_A_PROCESS = 25  # killed agents' tasks stay in memory until their process ends
 
@@ -43,8 +44,13 @@ class Result:
 
 
 def one(seed: int, nodes: int | None = None, mutant: str = "") -> Result:
-    with planted(mutants.MUTANTS[mutant].plant) if mutant else nullcontext():
+    m = mutants.MUTANTS[mutant] if mutant else None
+    if m is not None and m.script:
+        world = World(seed, m.shape, script=faults.parse(m.script.replace(";", "\n")))
+        world.lasts_s = SCRIPT_S
+    else:
         world = World(seed, of_seed(seed, nodes))
+    with planted(m.plant) if m is not None else nullcontext():
         broken = world.run()
     failed = {seed: broken} if broken else {}
     return Result(1, world.loop.now, len(world.clients.acknowledged), world.laws.changes, world.happened, world.rules, failed)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from rivha.agent import perform, tick
 from rivha.agent.brain import actions as do
-from rivha.agent.brain import election, following, holding, leading, upkeep, view, waiting
+from rivha.agent.brain import election, following, holding, leading, upkeep, waiting
 from rivha.agent.brain.upkeep import ClearFailover, RefuseWish, WriteHistory
 from rivha.agent.brain.view import Situation, View
 from rivha.api import health
 from rivha.dcs import writes
-from rivha.model import Data, Member, Pledge, WalEnd
+from rivha.model import Data, Member, Pledge, Upstream, WalEnd
 from tests.sim import clients
-from tests.sim.planting import Garden
+from tests.sim.planting import Garden, Rule
 
 # ---- pledges and elections -------------------------------------------------------------------------------------------------------
 
@@ -38,18 +37,25 @@ def streams_while_it_is_pledged(g: Garden) -> None:
 
 
 def pledge_lost_at_a_restart(g: Garden) -> None:
-    """A node that starts while nobody leads streams from whoever led last."""
-    for rule, module in ((waiting.start_as_a_standby_of_nobody, waiting), (waiting.serve_reads_while_etcd_is_silent, waiting)):
-        before = rule
+    """A node that starts while it does not know who leads streams from whom it streamed before."""
+    before: dict[str, Upstream] = {}  # by node
 
-        def start(v: View, before: Callable[[View], do.PostgresVerdict | None] = before) -> do.PostgresVerdict | None:
-            verdict, c = before(v), v.last_cluster
-            upstream = view.upstream_of(c.member(v.memory.last_leader)) if c else None
-            known = verdict is not None and isinstance(verdict.action, do.Start) and upstream is not None and upstream.name != v.me
-            return do.Verdict(do.Start(False, upstream), "planted") if known else verdict
+    def stay(v: View) -> do.PostgresVerdict | None:
+        if v.leader_upstream is not None:
+            before[v.me] = v.leader_upstream
+        return following.stay_standby(v)
 
-        assert module is waiting
-        g.instead(rule, start)
+    def start(rule: Rule) -> Rule:
+        def again(v: View) -> do.PostgresVerdict | None:
+            verdict = rule(v)
+            started = verdict is not None and isinstance(verdict.action, do.Start) and v.me in before
+            return do.Verdict(do.Start(False, before[v.me]), "planted") if started else verdict
+
+        return again
+
+    g.instead(following.stay_standby, stay)
+    for rule in (waiting.start_as_a_standby_of_nobody, waiting.serve_reads_while_etcd_is_silent):
+        g.instead(rule, start(rule))
 
 
 def worst_candidate_wins(g: Garden) -> None:
