@@ -72,6 +72,7 @@ class Replication:
     sent_lsn: Lsn | None = None
     flush_lsn: Lsn | None = None
     replay_lsn: Lsn | None = None
+    reply_time: str | None = None  # of the standby's last reply, by its own clock: only whether it changes says anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,7 @@ class Member:
     checkpoint_after_promote: bool | None = None  # False: promoted, the checkpoint is not finished; else None
     scheduled_restart: Mapping[str, object] | None = None
     problem: str = ""  # for people: what is wrong with the node; Rivha's own field
+    leaving: bool = False  # `leaving_sync`: must be no voter any more before it goes on (it stops, or gives up its data); Rivha's own
     lease_id: int = 0
     revision: int = 0  # mod_revision of the key
 
@@ -224,6 +226,7 @@ class FailoverRequest:
     candidate: str | None
     scheduled_at: str | None  # ISO 8601 with zone, as written
     revision: int
+    accept_loss: bool = False  # the operator knows that the candidate may lack acknowledged commits; Rivha's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +294,10 @@ class Policy:
     paused: bool = False
     synchronous_mode: str = "off"  # off | on | quorum
     synchronous_mode_strict: bool = False
+    synchronous_node_count: int = 1  # how many standbys must hold a commit
+    maximum_lag_on_syncnode: int = -1  # bytes; -1: no limit
+    degrade_after_s: float = 2.0  # a voter that has shown no reply for so long is taken out; with none left a cluster that is not strict goes on alone
+    own_standby_names: str = ""  # mode off: the operator's own synchronous_standby_names
     use_pg_rewind: bool = True
     use_slots: bool = True
     reclone_after_failed_rewind: bool = False  # remove_data_directory_on_rewind_failure

@@ -33,11 +33,19 @@ class Postgres(Protocol):
         """
         ...
 
-    async def start(self, *, primary: bool, upstream: Upstream | None) -> None:
+    async def start(self, *, primary: bool, upstream: Upstream | None, names: str | None = None) -> None:
         """Starts what is stopped, as a primary in place or as a standby of `upstream` (None: of nobody).
 
         Returns when it accepts connections. A Postgres that runs already in that role is left alone. Refuses an UNFINISHED directory.
-        Leftover processes of a dead postmaster are ended first.
+        Leftover processes of a dead postmaster are ended first. `names`: a primary's synchronous_standby_names; None: as they lie there.
+        A standby has none.
+        """
+        ...
+
+    async def synchronize(self, names: str) -> None:
+        """Puts synchronous_standby_names in force on a running server: a primary, or a standby just before its promotion.
+
+        Returns when a fresh backend shows them and the sync_state of every WAL sender agrees (HAZARDS H 5). `configure` never changes them.
         """
         ...
 
