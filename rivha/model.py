@@ -216,6 +216,7 @@ class Resignation:
     lsn: Lsn = 0  # the shutdown checkpoint's position; 0 after a crash
     reason: str = ""
     revision: int = 0
+    timeline: int = 0  # that `lsn` is on; 0: not known
 
 
 @dataclass(frozen=True, slots=True)

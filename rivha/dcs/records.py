@@ -124,6 +124,7 @@ class _Parser:
             checkpoint_after_promote=False if found.get("checkpoint_after_promote") is False else None,
             scheduled_restart=field("scheduled_restart", _mapping),
             problem=field("problem", _str) or "",
+            leaving=found.get("leaving_sync") is True,
             lease_id=kv.lease_id,
             revision=kv.mod_revision,
         )
@@ -213,7 +214,8 @@ def _failover(kv: KeyValue) -> FailoverRequest | None:
     """`{}` is what Patroni leaves behind after a request: none."""
     data = _object(kv.value)
     leader, candidate, at = (_name(data.get(key)) for key in ("leader", "member", "scheduled_at"))
-    return FailoverRequest(leader, candidate, at, kv.mod_revision) if leader or candidate else None
+    accept_loss = data.get("accept_loss") is True
+    return FailoverRequest(leader, candidate, at, kv.mod_revision, accept_loss) if leader or candidate else None
 
 
 def _history(kv: KeyValue) -> tuple[HistoryLine, ...]:
@@ -255,6 +257,7 @@ def _resignation(kv: KeyValue) -> Resignation:
         leader=_get(data, "leader", _str),
         candidate=_name(data.get("candidate")),
         lsn=_int(data.get("lsn") or 0),
+        timeline=_int(data.get("timeline") or 0),
         reason=_str(data.get("reason") or ""),
         revision=kv.mod_revision,
     )
@@ -283,6 +286,7 @@ def member_text(m: Member) -> str:
         "scheduled_restart": dict(m.scheduled_restart) if m.scheduled_restart is not None else None,
         "pause": True if m.paused else None,
         "problem": m.problem or None,
+        "leaving_sync": True if m.leaving else None,
         "checkpoint_after_promote": False if m.checkpoint_after_promote is False else None,
     }
     return _text(data | {key: value for key, value in optional.items() if value is not None})
@@ -301,8 +305,8 @@ def sync_text(leader: str | None, voters: Iterable[str] = (), quorum: int = 0) -
     return _text({"leader": leader, "sync_standby": ",".join(sorted(voters)) or None, "quorum": quorum})
 
 
-def failover_text(leader: str | None, candidate: str | None, scheduled_at: str | None) -> str:
-    data = {"leader": leader, "member": candidate, "scheduled_at": scheduled_at}
+def failover_text(leader: str | None, candidate: str | None, scheduled_at: str | None, accept_loss: bool = False) -> str:
+    data = {"leader": leader, "member": candidate, "scheduled_at": scheduled_at, "accept_loss": accept_loss}
     return _text({key: value for key, value in data.items() if value})
 
 
@@ -322,7 +326,7 @@ def pledge_text(p: Pledge) -> str:
 
 
 def resignation_text(r: Resignation) -> str:
-    return _text({"term": r.term, "leader": r.leader, "candidate": r.candidate, "lsn": r.lsn, "reason": r.reason})
+    return _text({"term": r.term, "leader": r.leader, "candidate": r.candidate, "lsn": r.lsn, "timeline": r.timeline, "reason": r.reason})
 
 
 def config_text(config: Mapping[str, object]) -> str:

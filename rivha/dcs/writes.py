@@ -117,15 +117,31 @@ def win(c: Cluster, me: str, lease_id: int) -> Txn:
     """The election's one transaction (DESIGN 6.4). Guards: the leader key as read (gone, or still at the term that was pledged against),
     `sync` as read, and every pledge as read: none of them was withdrawn, so none of their writers acknowledges anything.
 
-    Whether these pledges suffice (q + 1 voters, mine the best) is the caller's to decide, from the same `c`.
+    Whether these pledges suffice (q + 1 voters, mine the best) is the caller's to decide, from the same `c`. So are the other two reasons
+    to win, and so they are guarded too: a resignation that says where its WAL ended, and an operator's request; and `config`, which says
+    that nobody need have acknowledged anything (mode off).
     """
     pledges = tuple(Unchanged(PLEDGES + p.name, p.revision) for p in c.pledges)
-    return Txn((_leader_as_read(c), _sync_as_read(c), *pledges), _take_over(me, lease_id))
+    basis = (
+        Unchanged(RESIGNED, c.resigned.revision if c.resigned else 0),
+        Unchanged(FAILOVER, c.failover_revision),
+        Unchanged(CONFIG, c.config_revision),
+    )
+    return Txn((_leader_as_read(c), _sync_as_read(c), *pledges, *basis), _take_over(me, lease_id))
 
 
 def _take_over(me: str, lease_id: int) -> tuple[Put | Delete, ...]:
     """No voters: what only the new leader holds is nobody else's yet, so for this moment nobody else may lead."""
     return (Put(LEADER, me, lease_id), Put(SYNC, sync_text(me)), Delete(PLEDGES + me), Delete(RESIGNED))
+
+
+def record_voters(c: Cluster, me: str, voters: Iterable[str], quorum: int) -> Txn:
+    """Any `quorum` + 1 of `voters` may elect from now on; without voters, only I may lead. Guards: the key is mine at the term read,
+    `sync` as read.
+
+    Writing what stands there already gives it a new revision, which refuses a write of mine that is still on its way.
+    """
+    return Txn((_leader_mine(c, me), _sync_as_read(c)), (Put(SYNC, sync_text(me, voters, quorum)),))
 
 
 def rebind(c: Cluster, me: str, lease_id: int) -> Txn:
@@ -214,9 +230,10 @@ def put_config(c: Cluster, config: Mapping[str, object]) -> Txn:
     return Txn((Unchanged(CONFIG, c.config_revision),), (Put(CONFIG, config_text(config)),))
 
 
-def file_failover(c: Cluster, leader: str | None, candidate: str | None, scheduled_at: str | None) -> Txn:
+def file_failover(c: Cluster, leader: str | None, candidate: str | None, scheduled_at: str | None, accept_loss: bool = False) -> Txn:
     """A switchover (`leader` given) or failover. `scheduled_at` is ISO 8601 with zone. Guard: as read, no other request came first."""
-    return Txn((Unchanged(FAILOVER, c.failover_revision),), (Put(FAILOVER, failover_text(leader, candidate, scheduled_at)),))
+    text = failover_text(leader, candidate, scheduled_at, accept_loss)
+    return Txn((Unchanged(FAILOVER, c.failover_revision),), (Put(FAILOVER, text),))
 
 
 def clear_failover(c: Cluster) -> Txn:
