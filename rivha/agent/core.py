@@ -1,4 +1,4 @@
-"""The agent without its machine: tick, fence, job slot, leases, journal, desk, wired to a Dcs and a Postgres.
+"""The agent without its machine: tick, fence, prober, job slot, leases, journal, desk, wired to a Dcs and a Postgres.
 
 `agent.main` gives it the real ones, a clock, and adds the REST server and signals; the simulator gives it models and virtual time. So what
 is simulated is what runs.
@@ -21,6 +21,7 @@ from rivha.agent.journal import Journal
 from rivha.agent.lease import Leases
 from rivha.agent.observe import Observer
 from rivha.agent.perform import Callbacks, Performer
+from rivha.agent.probe import Ask, Prober
 from rivha.agent.tick import Tick, Waker, stirs
 from rivha.dcs.base import Dcs, Txn
 from rivha.model import Member, Outcome
@@ -30,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 
 class Core:
-    """`clock`: seconds, monotonic; `wall`: seconds since 1970. `run` returns when the agent was asked to end and has."""
+    """`clock`: seconds, monotonic; `wall`: seconds since 1970; `ask`: see `probe`. `run` returns when the agent was told to end and has."""
 
     def __init__(
         self,
@@ -43,6 +44,7 @@ class Core:
         clock: Callable[[], float],
         wall: Callable[[], float],
         reload_file: Callable[[], Awaitable[str]],
+        ask: Ask,
         measured: Callable[[View, float], None] = lambda view, seconds: None,
         scheduled_restart: Callable[[], Mapping[str, object] | None] = lambda: None,
     ) -> None:
@@ -51,6 +53,7 @@ class Core:
         self.jobs = JobSlot(clock, self.waker.wake)
         self.leases = Leases(dcs, clock)
         self.fence = Fence(clock, self._fenced)
+        self.prober = Prober(ask, clock, self.waker.wake)
         self.journal = Journal()
         self.desk = Desk(clock, self.journal, self._commit, reload_file, self.waker.wake)
         self.checkpoint: asyncio.Task[None] | None = None
@@ -90,7 +93,8 @@ class Core:
     async def run(self) -> None:
         """Raises CannotRun when the agent must not go on."""
         self.postgres.on_death(self.waker.wake)
-        background = [asyncio.create_task(self.fence.run(), name="fence"), asyncio.create_task(self._watch(), name="watch")]
+        beside = {"fence": self.fence.run(), "watch": self._watch(), "probe": self.prober.run()}
+        background = [asyncio.create_task(work, name=name) for name, work in beside.items()]
         try:
             await self._until_one_ends(asyncio.create_task(self.tick.run(), name="tick"), background)
         finally:
@@ -109,7 +113,7 @@ class Core:
         return True
 
     async def _until_one_ends(self, tick: asyncio.Task[None], background: list[asyncio.Task[None]]) -> None:
-        """The tick ends when the agent may; a fence or a watch that ends is a bug, and the agent must not go on without it."""
+        """The tick ends when the agent may; a fence, a watch or a prober that ends is a bug, and the agent must not go on without it."""
         done, _ = await asyncio.wait({tick, *background}, return_when=asyncio.FIRST_COMPLETED)
         if tick not in done:
             tick.cancel()

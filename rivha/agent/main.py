@@ -21,6 +21,7 @@ from rivha.agent import systemd
 from rivha.agent.core import Core
 from rivha.agent.dynamic import Cache, Dynamic
 from rivha.api.app import Api
+from rivha.api.ask import HttpAsk
 from rivha.config import Config
 from rivha.dcs import records
 from rivha.dcs.etcd import Etcd
@@ -48,6 +49,7 @@ class Agent:
         self.config, self.logging, self.reread = config, logging, reread
         self.dcs = Etcd(config.etcd, config.prefix, boottime)
         self.postgres = Server(config.postgres, boottime)
+        self.ask = HttpAsk(config.restapi, config.ctl)
         self.metrics = Metrics(config.scope, config.name)
         cache = Cache(config.postgres.data_dir)
         self.dynamic = Dynamic(config.local, config.bootstrap_dcs, self.postgres, cache.read(), cache.keep)
@@ -60,6 +62,7 @@ class Agent:
             clock=boottime,
             wall=time.time,
             reload_file=self._reload,
+            ask=self.ask,
             measured=self.metrics.tick,
             scheduled_restart=lambda: self.api.scheduled_restart,
         )
@@ -79,6 +82,7 @@ class Agent:
             await self.core.run()
         finally:
             await self.api.stop()
+            await self.ask.close()
             await self.postgres.close()
             await self.dcs.close()
         log.info("rivha has ended")
@@ -116,6 +120,7 @@ class Agent:
         changed = configuration.changed(self.config, new)
         self.logging.apply(new.log)
         await self.api.reload(new.restapi)
+        await self.ask.reload(new.restapi, new.ctl)
         self.config = new
         self.postgres.reload_settings(new.postgres)
         self.core.tick.base = replace(self.core.tick.base, tags=new.tags)

@@ -14,6 +14,7 @@ from rivha.api.status import describe, leads_at, replication_state, sync_kind
 from rivha.model import Role, State
 
 Query = Mapping[str, str]
+PROBE = "/probe"
 
 _UNITS = {"": 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30, "tb": 1 << 40}
 
@@ -116,6 +117,16 @@ def is_ready(q: Question) -> bool:
     return replication_state(q.view.postgres) == "streaming" and _lag_within(q.view, limit, received=mode == "write")
 
 
+def lives(q: Question) -> bool:
+    """For the other agents (DESIGN 6.1): I am up, look after this primary, and do not hand over. etcd may be silent, Postgres may be down:
+    whoever holds the key restarts it or resigns."""
+    if q.out_of_routing or not is_fresh(q):
+        return False
+    cluster = q.view.cluster or q.view.last_cluster
+    leader = cluster.leader if cluster is not None else None
+    return q.view.is_primary or (leader is not None and leader.name == q.view.me)
+
+
 def _never(_q: Question) -> bool:
     """Standby clusters do not exist yet."""
     return False
@@ -136,6 +147,7 @@ _ANSWERS: tuple[tuple[Callable[[Question], bool], tuple[str, ...]], ...] = (
     (is_live, ("/liveness",)),
     (is_ready, ("/readiness",)),
     (lambda _q: True, ("/patroni", "/rivha")),
+    (lives, (PROBE,)),
 )
 CHECKS: Mapping[str, Callable[[Question], bool]] = {path: check for check, paths in _ANSWERS for path in paths}
 
@@ -167,6 +179,8 @@ def answer(path: str, query: Query, view: View | None, now: float, out_of_routin
         ok = check(Question(view, now, out_of_routing, query))
     except QueryError as wrong:
         return 400, json.dumps({"error": str(wrong)}).encode()
+    if path == PROBE:
+        return (200 if ok else 503), b"{}"  # asked twice a second by each voter, and only the status is read
     return (200 if ok else 503), bodies.render(view, now)
 
 

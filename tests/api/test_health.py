@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rivha.agent.brain.view import Job, View
-from rivha.api.health import CHECKS, Bodies, answer, freshness_limit_s
+from rivha.api.health import CHECKS, PROBE, Bodies, answer, freshness_limit_s
 from rivha.model import State
 from tests.api.views import END, MB, NOW, a_cluster, a_primary, a_standby, a_view, silent_etcd, voters
 
@@ -25,7 +25,7 @@ PRIMARY = a_view("a")
 REPLICA = a_view("b")
 SYNC = a_view("b", policy={"synchronous_mode": "on"}, cluster=a_cluster(sync=voters("b")))
 QUORUM = a_view("b", policy={"synchronous_mode": "quorum"}, cluster=a_cluster(sync=voters("b")))
-ALL = set(CHECKS)
+ALL = set(CHECKS) - {PROBE}  # which is for agents, not for routing
 ALWAYS = {"/health", "/liveness", "/readiness", "/patroni", "/rivha"}
 WRITES = {"/", "/primary", "/read-write", "/master", "/leader"}
 READS = {"/read-only", "/read-only-sync", "/read-only-quorum"}
@@ -212,3 +212,28 @@ def test_a_view_is_rendered_once() -> None:
     first, second = bodies.render(PRIMARY, NOW), bodies.render(PRIMARY, NOW + 1)
     assert first != second
     assert bodies.render(REPLICA, NOW) != first
+
+
+DOWN = replace(a_primary(), state=State.CRASHED)
+
+
+@pytest.mark.parametrize(
+    ("view", "now", "out", "status"),
+    [
+        pytest.param(PRIMARY, NOW, False, 200, id="a primary that leads"),
+        pytest.param(silent_etcd(PRIMARY), NOW, False, 200, id="cut off from etcd only"),
+        pytest.param(silent_etcd(replace(PRIMARY, lease=None)), NOW, False, 200, id="cut off from etcd for longer than its lease"),
+        pytest.param(a_view("a", DOWN), NOW, False, 200, id="its Postgres crashed: it restarts it, or resigns"),
+        pytest.param(silent_etcd(a_view("a", DOWN)), NOW, False, 200, id="the same, etcd silent: the key as last read"),
+        pytest.param(a_view("a", replace(a_primary(), state=State.SILENT)), NOW, False, 200, id="its Postgres hangs"),
+        pytest.param(a_view("a", a_standby()), NOW, False, 200, id="leads, is being promoted"),
+        pytest.param(a_view("a", DOWN, cluster=a_cluster("b")), NOW, False, 503, id="down, and another leads"),
+        pytest.param(a_view("a", DOWN, cluster=a_cluster(None)), NOW, False, 503, id="down, and has resigned"),
+        pytest.param(REPLICA, NOW, False, 503, id="a replica"),
+        pytest.param(PRIMARY, NOW, True, 503, id="hands over, or is fenced"),
+        pytest.param(PRIMARY, NOW + freshness_limit_s(PRIMARY) + 0.1, False, 503, id="its loop hangs"),
+        pytest.param(None, NOW, False, 503, id="it has just started"),
+    ],
+)
+def test_a_probe_asks_whether_the_agent_goes_on_as_the_leader(view: View | None, now: float, out: bool, status: int) -> None:
+    assert ask(PROBE, view, now=now, out=out) == status

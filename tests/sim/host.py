@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,6 +13,7 @@ from rivha.agent.core import Core
 from rivha.agent.dynamic import Dynamic
 from rivha.errors import CannotRun
 from rivha.model import Member, Policy
+from tests.sim import probing
 from tests.sim.etcd import SimDcs
 from tests.sim.postgres import SimPostgres
 from tests.sim.server import Instance
@@ -87,7 +89,17 @@ class Host:
         host, port = self.address
         base = Member(self.name, conn_url=f"postgres://{host}:{port}/postgres", api_url=f"http://{host}:8008/patroni", version="sim")
         base = replace(base, tags=self.world.shape.tags.get(self.name, {}))
-        self.core = Core(base, self.dcs, postgres, dynamic, NoCallbacks(), clock=self.clock, wall=self.wall, reload_file=self._reload)
+        self.core = Core(
+            base,
+            self.dcs,
+            postgres,
+            dynamic,
+            NoCallbacks(),
+            clock=self.clock,
+            wall=self.wall,
+            reload_file=self._reload,
+            ask=functools.partial(probing.ask, self),
+        )
         ended = "asked to end"
         try:
             await self.core.run()
