@@ -157,14 +157,21 @@ def _towards(electors: Electors, names: Names, goal: Goal, barrier_passed: bool)
         return SetElectors(goal.electors)
     if keeps_the_rule(electors, goal.names):
         return SetNames(goal.names)
-    between = _stricter(electors, names, goal)
-    return SetElectors(between) if between.can_elect else SetNames(_without_strangers(electors, names, goal))
+    for between in (_fewer(electors, goal), _stricter(electors, names, goal)):
+        if between.can_elect and keeps_the_rule(between, goal.names):
+            return SetElectors(between)
+    return SetNames(_without_strangers(electors, names, goal))
 
 
 def _elect(electors: Electors, names: Names, goal: Goal, barrier_passed: bool) -> Step:
     if barrier_passed or not is_easier(electors, goal.electors):
         return SetElectors(goal.electors)
     return Wait(f"{names.number} of {', '.join(sorted(names.members))} must first hold all that was written before they were named")
+
+
+def _fewer(electors: Electors, goal: Goal) -> Electors:
+    """Without the voters that are not wanted: never easier than now, and none that may be gone is needed to elect."""
+    return Electors(electors.voters & goal.members, electors.quorum)
 
 
 def _stricter(electors: Electors, names: Names, goal: Goal) -> Electors:
