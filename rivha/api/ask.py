@@ -54,12 +54,8 @@ class HttpAsk:
         if self._session is None:
             self._session = _session()
         async with self._session.get(url, ssl=self._tls or True, allow_redirects=False) as answer:
-            if answer.status != 200:
-                answer.close()
-                return False
-            await answer.read()
-        self._trouble = ""
-        return True
+            self._trouble = ""
+            return answer.status == 200
 
     def _address(self, api_url: str) -> URL:
         """Raises ValueError."""

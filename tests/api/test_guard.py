@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from rivha.api.guard import refuse
 from rivha.api.settings import RestSettings
 from rivha.errors import CannotRun
 from rivha.metrics import Metrics
+from tests.api.certificates import certificate
 from tests.api.serving import ask, serving
 from tests.api.views import a_cluster, a_desk, a_view
 
@@ -98,20 +98,6 @@ async def test_a_stranger_is_refused_before_the_body_is_looked_at() -> None:
 
 
 # ---- TLS -------------------------------------------------------------------------------------------------------------------------
-
-
-def openssl(*arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=60)
-
-
-def certificate(folder: Path, name: str, ca: str | None = None) -> tuple[str, str]:
-    """(certificate, key) for localhost, signed by `ca` or by itself."""
-    cert, key = str(folder / f"{name}.crt"), str(folder / f"{name}.key")
-    signed_by = ["-CA", str(folder / f"{ca}.crt"), "-CAkey", str(folder / f"{ca}.key")] if ca else []
-    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    openssl("req", "-x509", *curve, "-days", "2", "-subj", f"/CN={name}", *names, *signed_by, "-keyout", key, "-out", cert)
-    return cert, key
 
 
 @pytest.fixture(scope="module")
