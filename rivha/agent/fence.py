@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import structlog
 
@@ -19,19 +20,53 @@ FENCE_SHARE = 0.125  # of the ttl, before the lease's end: 1.25 s of 10 for an i
 AGAIN_S = 0.5  # a stop that failed is tried again
 
 
+class Safeguards(Protocol):
+    """What stands outside of this process, should all of it hang, freeze or die: rivha.agent.safeguards."""
+
+    def vouched(self, until: float | None, quit_s: float, earned: bool) -> None:
+        """Every word of the fence, as it comes; must not block."""
+        ...
+
+    async def arm(self) -> None:
+        """Before Postgres may become a primary. Raises CommandFailed when a safeguard that is required cannot be had."""
+        ...
+
+    def unfit(self) -> str:
+        """Why this node must not lead for want of a safeguard, for people; "" when it may."""
+        ...
+
+
+class NoSafeguards:
+    """For the simulator and for tests: the fence alone."""
+
+    def vouched(self, until: float | None, quit_s: float, earned: bool) -> None:
+        pass
+
+    async def arm(self) -> None:
+        pass
+
+    def unfit(self) -> str:
+        return ""
+
+
 class Fence:
-    def __init__(self, clock: Callable[[], float], stop: Callable[[float], Awaitable[None]]) -> None:
+    def __init__(self, clock: Callable[[], float], stop: Callable[[float], Awaitable[None]], safeguards: Safeguards | None = None) -> None:
         """`stop(quit_s)` ends Postgres: immediate for `quit_s` seconds, then SIGKILL."""
         self._clock = clock
         self._stop = stop
+        self._safeguards = safeguards or NoSafeguards()
         self._moved = asyncio.Event()
         self.deadline: float | None = None
         self.quit_s = 0.5
         self.fired = 0
         self.firing = False
 
-    def vouch(self, until: float | None, quit_s: float = 0.5) -> None:
-        """Postgres may serve as a primary until this instant; None: it is no primary, there is nothing to fence."""
+    def vouch(self, until: float | None, quit_s: float = 0.5, *, earned: bool = True) -> None:
+        """Postgres may serve as a primary until this instant; None: it is no primary, there is nothing to fence.
+
+        `earned`: a lease or the voters' proof stands behind it. Else it is the time that the rules get to stop what nobody vouches for.
+        """
+        self._safeguards.vouched(until, quit_s, earned)
         if until != self.deadline:
             self.deadline, self.quit_s = until, quit_s
             self._moved.set()
