@@ -65,6 +65,13 @@ class Dynamic:
             if changed:
                 self.recompute()
 
+    async def apply_first(self) -> None:
+        """Before this node makes the cluster. A `config` that an operator has put into etcd already stays as it is."""
+        if self._from_dcs is None:
+            self._from_dcs = shared.first(self.bootstrap)
+            self.recompute()
+        await self.apply(reload=False)
+
     async def apply(self, *, reload: bool = True) -> Mapping[str, object]:
         """Puts it in force in Postgres's files, and keeps a copy beside them. Answers etcd's part of it."""
         await self._postgres.configure(self.effective, reload=reload)

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from rivha.cli.common import command, confirm, force_option, scope_argument
 from rivha.cli.place import Failed, Options, Place, UnreachableError, leader_first, place
-from rivha.config import check_patch
+from rivha.config import check_patch, complaints, policy
 from rivha.dcs.writes import put_config
 from rivha.errors import ConfigError
 from rivha.model import Cluster, Outcome
@@ -172,9 +172,21 @@ async def edit_config(
             return
         if not quiet:
             show_difference(as_yaml(old), as_yaml(wanted))
+        for note in notes(old, wanted, cluster):
+            click.echo(f"Note: {note}")
         confirm("Apply these changes?", force=force)
         await change_config(here, cluster, patch)
         click.echo("Configuration changed")
+
+
+def notes(old: Settings, wanted: Settings, cluster: Cluster) -> list[str]:
+    """What the operator may not expect of the change: keys without effect, and commits that would wait for nobody."""
+    before = complaints(old)
+    found = [text for text in complaints(wanted) if text not in before]
+    p = policy(wanted)
+    if p.synchronous_mode != "off" and p.synchronous_mode_strict and len(cluster.members) < 2:
+        found.append("synchronous_mode_strict: there is no standby; every commit will wait until there is one")
+    return found
 
 
 def show_difference(old: str, new: str) -> None:

@@ -11,7 +11,7 @@ from rivha.config import shared
 from rivha.config.build import endpoints
 from rivha.config.sections import Etcd, Local
 from rivha.config.shape import merged, translated, translated_postgres
-from rivha.config.shared import SHARED_PARAMETERS, Dynamic, judged, rule_broken, unserved
+from rivha.config.shared import SHARED_PARAMETERS, Dynamic, judged, rule_broken, unserved, without_effect
 from rivha.config.values import everywhere, split_address, split_listen, unknown_keys
 
 OTHER_STORES = ("consul", "zookeeper", "exhibitor", "raft", "kubernetes")
@@ -239,7 +239,7 @@ def dcs_warnings(local: Local) -> Iterator[str]:
     if broken:
         loop_wait, retry_timeout = shared.repaired(found)
         yield f"bootstrap.dcs.{broken}; running with loop_wait {loop_wait:g} and retry_timeout {retry_timeout:g}"
-    yield from (f"bootstrap.dcs.{sentence}" for sentence in unserved(found))
+    yield from (f"bootstrap.dcs.{sentence}" for sentence in (*without_effect(found), *unserved(found)))
 
 
 def hba_warnings(local: Local) -> Iterator[str]:

@@ -36,7 +36,10 @@ bootstrap:
     suspect_after: 2
     hang_timeout: 10
     failover_on_crash: true
-    maximum_lag_on_failover: 1MB
+    synchronous_mode: quorum        # no acknowledged commit is lost; off: faster commits, and a failover may lose the last ones
+    # synchronous_mode_strict: true # rather block commits than go on without any synchronous standby
+    degrade_after: 2
+    maximum_lag_on_failover: 1MB    # asynchronous mode only
     postgresql:
       use_pg_rewind: true
       parameters:

@@ -61,6 +61,8 @@ SHARED_PARAMETERS = frozenset(
     }
 )
 
+STANDBY_NAMES = "synchronous_standby_names"
+
 # Keys of Patroni's dynamic configuration that Rivha does not act upon: accepted, kept, and named once with the reason.
 NOT_SERVED = {
     "failsafe_mode": "Rivha has no failsafe mode; a leader whose lease runs out steps down",
@@ -69,9 +71,6 @@ NOT_SERVED = {
     "standby_cluster": "Rivha does not run standby clusters",
     "citus": "Rivha does not manage Citus",
     "mpp": "Rivha does not manage Citus",
-    "synchronous_mode": "this version replicates asynchronously; a failover may lose the last commits",
-    "synchronous_node_count": "synchronous modes are not served by this version",
-    "maximum_lag_on_syncnode": "synchronous modes are not served by this version",
     "postgresql.pg_hosts": "Rivha does not write pg_hosts.conf",
 }
 
@@ -136,13 +135,22 @@ class Dynamic(Section):
     synchronous_mode: Mode = setting("off", "it decides whether a commit may be lost")
     synchronous_mode_strict: Flag = setting(False, "it decides whether commits wait when no voter is left")
     synchronous_node_count: Whole = setting(1, "it says how many standbys must hold a commit", ge=1, le=100)
-    maximum_lag_on_syncnode: Size = setting(-1, "it swaps out a synchronous standby that lags")
+    maximum_lag_on_syncnode: Size = setting(-1, "it swaps out a synchronous standby that lags; -1 never does")
+    degrade_after: Seconds = setting(2.0, "too short drops a voter that only hiccups, too long holds up commits", ge=0.5, le=3600)
     ignore_slots: list[dict[str, Any]] = setting([], "slots of others would be dropped or copied")
     slots: dict[str, Any] = setting({}, "permanent slots would be lost at a failover")
     postgresql: DynamicPostgres = section(DynamicPostgres)
 
 
 # ---- shaping
+
+
+def first(bootstrap: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` of a cluster that is about to be made: its durability stands there for all to see, also when nobody asked for any.
+
+    Only then: in a cluster that exists already, and in one that is adopted, a missing key means `off`, as for Patroni.
+    """
+    return {"synchronous_mode": "quorum", **bootstrap}
 
 
 def effective(local_postgres: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,6 +230,24 @@ def asked_for(d: Dynamic, path: str) -> bool:
     return (holder.model_extra or {}).get(path.removeprefix("postgresql.")) not in (False, 0, None, {}, [])
 
 
+def without_effect(d: Dynamic) -> list[str]:
+    """Keys that ask for something which another key makes void."""
+    if d.synchronous_mode != "off":
+        names = own_names(d.postgresql.parameters)
+        managed = (
+            f"postgresql.parameters.{STANDBY_NAMES}: has no effect while synchronous_mode is {d.synchronous_mode}; Rivha sets it itself"
+        )
+        return [managed] if names else []
+    void = ("synchronous_mode_strict", "synchronous_node_count", "maximum_lag_on_syncnode")
+    return [f"{name}: has no effect while synchronous_mode is off; commits wait for no standby" for name in void if asked_for(d, name)]
+
+
+def own_names(given: Mapping[str, Any]) -> str:
+    """The operator's synchronous_standby_names, for mode `off`; PostgreSQL's names know no case."""
+    found = [item for name, item in given.items() if name.lower() == STANDBY_NAMES and item is not None]
+    return str(found[-1]) if found else ""
+
+
 def likely(path: str, model: type[BaseModel] = Dynamic) -> str:
     """` (did you mean ...?)` for a slip of the pen."""
     names = [*model.model_fields, *(f"postgresql.{name}" for name in DynamicPostgres.model_fields)]
@@ -245,7 +271,7 @@ def complaints(dynamic: Mapping[str, object]) -> tuple[str, ...]:
     if broken:
         loop_wait, retry_timeout = repaired(found)
         result.append(f"{broken}; running with loop_wait {loop_wait:g} and retry_timeout {retry_timeout:g}")
-    return (*result, *unserved(found))
+    return (*result, *without_effect(found), *unserved(found))
 
 
 # Where each of the brain's settings stands in the configuration.
@@ -265,6 +291,10 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "paused": ("pause",),
     "synchronous_mode": ("synchronous_mode",),
     "synchronous_mode_strict": ("synchronous_mode_strict",),
+    "synchronous_node_count": ("synchronous_node_count",),
+    "maximum_lag_on_syncnode": ("maximum_lag_on_syncnode",),
+    "degrade_after_s": ("degrade_after",),
+    "own_standby_names": ("postgresql", "parameters"),
     "use_pg_rewind": ("postgresql", "use_pg_rewind"),
     "use_slots": ("postgresql", "use_slots"),
     "reclone_after_failed_rewind": ("postgresql", "remove_data_directory_on_rewind_failure"),
@@ -276,16 +306,15 @@ def policy(dynamic: Mapping[str, object], last: Policy | None = None) -> Policy:
     """What the brain needs of a dynamic configuration. A value that is wrong keeps its `last` one, or else its default. Never raises."""
     raw, _ = translated(dynamic)
     found, by_place = judged(raw)
-    spoilt = {where[: len(place)] for where in by_place for place in PLACES.values()}
     values: dict[str, Any] = {}
     for name, place in PLACES.items():
-        if last is not None and (place in spoilt or place[:1] in by_place):
+        if last is not None and any(where[: len(place)] == place[: len(where)] for where in by_place):
             values[name] = getattr(last, name)
             continue
         value: Any = found
         for part in place:
             value = getattr(value, part)
-        values[name] = value
+        values[name] = own_names(value) if name == "own_standby_names" else value
     values["primary_stop_timeout_s"] = max(0.0, values["primary_stop_timeout_s"])
     timing = {name: values[f"{name}_s"] for name in ("ttl", "loop_wait", "retry_timeout")}
     loop_wait, retry_timeout = repaired(found.model_copy(update=timing))

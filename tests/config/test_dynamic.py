@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rivha.config import check_patch, complaints, dynamic, load, policy
-from rivha.config.shared import LOOP_WAIT_MIN, PLACES, RETRY_TIMEOUT_MIN, TTL_MIN, Dynamic
+from rivha.config.shared import LOOP_WAIT_MIN, PLACES, RETRY_TIMEOUT_MIN, TTL_MIN, Dynamic, first
 from rivha.errors import ConfigError
 from rivha.model import Policy
 
@@ -61,6 +61,47 @@ def test_a_bad_value_keeps_the_last_one_and_is_reported():
 )
 def test_synchronous_mode_in_all_its_spellings(value, mode):
     assert policy({"synchronous_mode": value}).synchronous_mode == mode
+
+
+def test_the_synchronous_modes_come_with_their_numbers():
+    given = {"synchronous_mode": "quorum", "synchronous_mode_strict": True, "synchronous_node_count": 2, "maximum_lag_on_syncnode": "1MB"}
+    found = policy({**given, "degrade_after": "500ms"})
+    assert (found.synchronous_mode, found.synchronous_mode_strict, found.synchronous_node_count) == ("quorum", True, 2)
+    assert (found.maximum_lag_on_syncnode, found.degrade_after_s) == (1 << 20, 0.5)
+    assert complaints({**given, "degrade_after": "500ms"}) == ()
+    assert policy({"degrade_after": 0.1}).degrade_after_s == Policy().degrade_after_s
+    assert policy({"maximum_lag_on_syncnode": -1}).maximum_lag_on_syncnode == -1
+
+
+@pytest.mark.parametrize(
+    ("key", "given"),
+    [
+        ("synchronous_mode_strict", {"synchronous_mode_strict": True}),
+        ("synchronous_node_count", {"synchronous_mode": "off", "synchronous_node_count": 2}),
+        ("maximum_lag_on_syncnode", {"synchronous_mode": False, "maximum_lag_on_syncnode": 5}),
+        (
+            "postgresql.parameters.synchronous_standby_names",
+            {"synchronous_mode": "on", "postgresql": {"parameters": {"Synchronous_Standby_Names": "*"}}},
+        ),
+    ],
+)
+def test_what_another_key_makes_void_is_told(key, given):
+    assert [text.partition(":")[0] for text in complaints(given)] == [key]
+    assert "has no effect while synchronous_mode is" in complaints(given)[0]
+
+
+def test_the_operators_own_standby_names_are_for_mode_off():
+    last = policy({"postgresql": {"parameters": {"SYNCHRONOUS_STANDBY_NAMES": "ANY 1 (*)"}}})
+    assert last.own_standby_names == "ANY 1 (*)"
+    assert policy({"postgresql": {"parameters": {"synchronous_standby_names": None}}}).own_standby_names == ""
+    assert policy({"postgresql": {"parameters": ["nonsense"]}}, last).own_standby_names == "ANY 1 (*)"
+    assert policy({}, last).own_standby_names == ""
+
+
+def test_a_new_cluster_says_quorum_and_nobody_else_does():
+    assert first({"ttl": 5}) == {"synchronous_mode": "quorum", "ttl": 5}
+    assert policy(first({"synchronous_mode": False})).synchronous_mode == "off"
+    assert policy(dynamic(load(PLAIN, {}), None)).synchronous_mode == "off"
 
 
 def test_durations_and_sizes_take_units():

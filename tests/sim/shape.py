@@ -6,7 +6,13 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-SETTINGS: Mapping[str, object] = {"ttl": 10, "loop_wait": 1, "retry_timeout": 3, "maximum_lag_on_failover": 5_000}
+SETTINGS: Mapping[str, object] = {
+    "ttl": 10,
+    "loop_wait": 1,
+    "retry_timeout": 3,
+    "maximum_lag_on_failover": 5_000,
+    "synchronous_mode": "off",  # said, because a new cluster's default is another
+}
 TIMINGS: tuple[Mapping[str, object], ...] = (
     {},
     {},
@@ -28,6 +34,20 @@ HABITS: tuple[Mapping[str, object], ...] = (
 )
 
 
+SYNCHRONOUS = 1_000_000  # seeds from here on are about the synchronous modes
+MODES: tuple[Mapping[str, object], ...] = (
+    {"synchronous_mode": "quorum"},
+    {"synchronous_mode": "quorum"},
+    {"synchronous_mode": "quorum"},
+    {"synchronous_mode": "on"},
+    {"synchronous_mode": "on", "synchronous_node_count": 2},
+    {"synchronous_mode": "quorum", "synchronous_node_count": 2},
+    {"synchronous_mode": "quorum", "synchronous_mode_strict": True},
+    {"synchronous_mode": "on", "synchronous_mode_strict": True},
+)
+BEYOND = frozenset({"disk_lost", "etcd_wiped"})  # no promise survives lost data; what is left then is a person's to judge
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     nodes: int = 3
@@ -39,6 +59,15 @@ class Shape:
     def names(self) -> list[str]:
         return [f"db{n}" for n in range(1, self.nodes + 1)]
 
+    @property
+    def synchronous(self) -> bool:
+        return self.settings.get("synchronous_mode", "off") != "off"
+
+    @property
+    def beyond(self) -> frozenset[str]:
+        """Faults that the promise does not cover."""
+        return BEYOND if self.synchronous else frozenset()
+
     def __str__(self) -> str:
         changed = {k: v for k, v in self.settings.items() if v != SETTINGS.get(k)}
         return f"{self.nodes} nodes {changed or ''} {dict(self.tags) or ''}".strip()
@@ -48,6 +77,8 @@ def of_seed(seed: int, nodes: int | None = None) -> Shape:
     rng = random.Random(f"shape {seed}")  # a text is hashed the same way in every process
     nodes = nodes or rng.choice((2, 3, 3, 3, 3, 4, 5))
     settings = {**SETTINGS, **rng.choice(TIMINGS), **rng.choice(HABITS)}
+    if seed >= SYNCHRONOUS:
+        settings |= rng.choice(MODES)
     tags: dict[str, Mapping[str, object]] = {}
     if rng.random() < 0.3:
         tags[f"db{rng.randint(1, nodes)}"] = rng.choice(({"nofailover": True}, {"failover_priority": 2}, {"failover_priority": 0}))

@@ -1,0 +1,58 @@
+"""The dynamic configuration in force: what a cluster begins with, and that what vanishes from etcd changes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from rivha.agent.dynamic import Dynamic
+from tests.sim.postgres import SimPostgres
+from tests.sim.world import World
+
+
+class Node:
+    """A configuration over the model of a Postgres; `kept` is its copy on disk."""
+
+    def __init__(self, bootstrap: Mapping[str, object], cached: Mapping[str, object] | None = None) -> None:
+        self.world = World(1)
+        self.kept: object = None
+        self.dynamic = Dynamic({}, bootstrap, SimPostgres(self.world.instances["db1"]), cached, self._keep)
+
+    async def _keep(self, text: str) -> None:
+        self.kept = json.loads(text)
+
+    def make_the_cluster(self) -> None:
+        self.world.loop.run_until_complete(self.dynamic.apply_first())
+        self.world.loop.close()
+
+
+def test_a_new_cluster_is_synchronous_and_its_configuration_says_so():
+    node = Node({"ttl": 20})
+    assert node.dynamic.policy.synchronous_mode == "off", "it might be one that exists: its configuration has not been seen"
+    node.make_the_cluster()
+    assert node.dynamic.shared == node.kept == {"synchronous_mode": "quorum", "ttl": 20}
+    assert node.dynamic.policy.synchronous_mode == "quorum"
+
+
+def test_an_operator_who_asked_for_another_mode_gets_it():
+    node = Node({"synchronous_mode": "off"})
+    node.make_the_cluster()
+    assert node.dynamic.shared == {"synchronous_mode": "off"}
+
+
+def test_a_configuration_that_is_in_etcd_already_stays_as_it_is():
+    node = Node({"ttl": 20})
+    node.dynamic.heard({"ttl": 30})
+    node.make_the_cluster()
+    assert node.dynamic.shared == {"ttl": 30}
+    assert node.dynamic.policy.synchronous_mode == "off"
+
+
+def test_a_key_that_vanishes_changes_nothing():
+    node = Node({"ttl": 20}, cached={"ttl": 40})
+    node.dynamic.heard(None)
+    assert node.dynamic.policy.ttl_s == 40
+    node.dynamic.heard({"ttl": 30})
+    node.dynamic.heard(None)
+    assert node.dynamic.policy.ttl_s == 30
+    node.world.loop.close()
