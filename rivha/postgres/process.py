@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rivha.errors import CommandFailed
 from rivha.postgres.command import clean_environment, run
+from rivha.postgres.kin import is_postgres_at, postgres_at
 
 POLL_S = 0.01  # pg_ctl looks every 100 ms (HAZARDS I 6)
 LAUNCH_S = 20.0  # for a shell to fork
@@ -49,14 +50,8 @@ def parse_pid_file(text: str) -> PidFile | None:
 
 
 def is_postgres_of(pid: int, data_dir: str) -> bool:
-    """Does the process run the postgres program with our data directory as its working directory? (HAZARDS E 67)"""
-    try:
-        exe = os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")  # deleted: the package was upgraded under it
-        if not os.path.basename(exe).startswith(("postgres", "postmaster")):
-            return False
-        return os.readlink(f"/proc/{pid}/cwd").removesuffix(" (deleted)") == os.path.realpath(data_dir)
-    except OSError:
-        return False
+    """Does the process run the postgres program with our data directory as its working directory?"""
+    return is_postgres_at(pid, os.path.realpath(data_dir))
 
 
 def is_postmaster_of(pid: int, data_dir: str) -> bool:
@@ -70,7 +65,7 @@ def is_postmaster_of(pid: int, data_dir: str) -> bool:
 
 def processes_of(data_dir: str) -> list[int]:
     """Every Postgres process that works in the directory."""
-    return [int(name) for name in os.listdir("/proc") if name.isdigit() and is_postgres_of(int(name), data_dir)]
+    return postgres_at(os.path.realpath(data_dir))
 
 
 class Postmaster:
