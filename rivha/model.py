@@ -101,7 +101,8 @@ class PostgresStatus:
     archive_recovery: bool = False  # standby: restoring from the archive, not streaming
     replication: tuple[Replication, ...] = ()
     slots: Mapping[str, Lsn] = field(default_factory=dict)  # slot -> restart_lsn, physical ones
-    synchronous_standby_names: str = ""
+    synchronous_standby_names: str = ""  # as a backend shows them
+    names_confirmed: bool = False  # `synchronize` has seen that every process goes by them; False also after a start or an agent's restart
     pending_restart: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # setting -> (in force, wanted)
     clean: bool = True  # stopped: the control file says "shut down" or "shut down in recovery"
     rewindable: bool = True  # checksums or wal_log_hints are on
@@ -263,6 +264,7 @@ class Cluster:
     history: tuple[HistoryLine, ...] = ()
     history_revision: int = 0
     pledges: tuple[Pledge, ...] = ()  # sorted by name
+    pledge_revisions: Mapping[str, int] = field(default_factory=dict)  # of all pledge keys, those that say "withdrawn" included
     resigned: Resignation | None = None
     complaints: tuple[str, ...] = ()  # keys that do not parse: never acted upon, shown to people
 
@@ -297,7 +299,7 @@ class Policy:
     synchronous_mode_strict: bool = False
     synchronous_node_count: int = 1  # how many standbys must hold a commit
     maximum_lag_on_syncnode: int = -1  # bytes; -1: no limit
-    degrade_after_s: float = 2.0  # a voter that has shown no reply for so long is taken out; with none left a cluster that is not strict goes on alone
+    degrade_after_s: float = 2.0  # a voter that shows no reply for so long is taken out; without any, who is not strict goes on alone
     own_standby_names: str = ""  # mode off: the operator's own synchronous_standby_names
     use_pg_rewind: bool = True
     use_slots: bool = True

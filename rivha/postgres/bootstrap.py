@@ -43,6 +43,7 @@ async def bootstrap(parts: Parts) -> str:
     await asyncio.to_thread(refuse_taken_port, parts.settings)  # known before a directory is filled
     done = False
     try:
+        parts.conf.steer(None)
         await _initdb(parts)
         await bring_up(parts, standby=False)
         await _settle(parts)

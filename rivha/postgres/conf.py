@@ -67,6 +67,7 @@ RECOVERY = (
     "trigger_file",
     "standby_mode",
 )
+NAMES = "synchronous_standby_names"  # the brain's, by `synchronize` and `start`: no parameter, and as unwelcome in postgresql.auto.conf
 OPERATORS_OWN = ("restore_command", "archive_cleanup_command", "recovery_end_command", "recovery_min_apply_delay")
 
 _NAME = re.compile(r"[A-Za-z_][\w$]*(\.[A-Za-z_][\w$]*)*", re.ASCII)
@@ -114,7 +115,7 @@ def parameters(settings: PostgresSettings, dynamic: Mapping[str, object]) -> dic
     }
 
 
-_OURS = ("listen_addresses", "port", "cluster_name", "hot_standby", "config_file", "hba_file", "ident_file", "data_directory")
+_OURS = (NAMES, "listen_addresses", "port", "cluster_name", "hot_standby", "config_file", "hba_file", "ident_file", "data_directory")
 
 
 def recovery(settings: PostgresSettings, dynamic: Mapping[str, object]) -> dict[str, str]:
@@ -173,10 +174,10 @@ def _unquote(text: str) -> str:
     return re.sub(r"''|\\(.)", lambda m: "'" if m.group(1) is None else escapes.get(m.group(1), m.group(1)), text)
 
 
-def without_recovery(auto_conf: str) -> str:
-    """postgresql.auto.conf without the lines that decide about recovery."""
-    kept = [line for line in auto_conf.splitlines(keepends=True) if not ((m := _LINE.match(line)) and m.group(1).lower() in RECOVERY)]
-    return "".join(kept)
+def without_ours(auto_conf: str) -> str:
+    """postgresql.auto.conf without the lines that decide about recovery, or about whom a commit waits for."""
+    ours = (*RECOVERY, NAMES)
+    return "".join(line for line in auto_conf.splitlines(keepends=True) if not ((m := _LINE.match(line)) and m.group(1).lower() in ours))
 
 
 def hba(lines: Iterable[str]) -> str:

@@ -1,7 +1,8 @@
 """Keeps the configuration files of one node as they should be: what to write is decided in `conf`, how in `files`; here is when and where.
 
-It holds the one piece of state that steers recovery: whom to stream from, and whether the archive may be read. After an agent's restart it
-reads that back from the file. It must never write into a directory that is not a valid one. Blocking: called off the loop.
+It holds the state that steers recovery: whom to stream from, whether the archive may be read, and for whom commits wait. After an agent's
+restart it reads that back from the file: an agent that forgot the names that are in force would let commits through unreplicated. It must
+never write into a directory that is not a valid one. Blocking: called off the loop.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class ConfFiles:
         self.dynamic: Mapping[str, object] = {}
         self.upstream: Upstream | None = None
         self.frozen = False  # stream from nobody and read no archive: a pledge is out, or a promotion under way
+        self.names: str | None = None  # synchronous_standby_names; None: the file does not say, and nobody else has yet
         self._folder = settings.config_dir or settings.data_dir
         self.unusable: frozenset[str] = frozenset()  # settings that this Postgres does not know or take; see `validate`
         self._read_back = False
@@ -76,7 +78,7 @@ class ConfFiles:
         return conf.recovery(self.settings, self.dynamic).get("restore_command", "")
 
     def read_back(self) -> None:
-        """After a restart of the agent: whom this Postgres was told to follow. Once; later the state here is the newer one."""
+        """After a restart of the agent: whom this Postgres was told to follow and to wait for. Once; later the state here is newer."""
         if self._read_back:
             return
         said = conf.read_conf(files.read(self._of("postgresql.conf")) or "")
@@ -87,10 +89,16 @@ class ConfFiles:
         if facts.get("host") and facts.get("port", "").isdigit():
             self.upstream = Upstream("", facts["host"], int(facts["port"]))
         self.frozen = said.get("restore_command") == "" and not facts
+        self.names = said.get(conf.NAMES)
 
-    def steer(self, upstream: Upstream | None, *, frozen: bool = False) -> None:
+    def steer(self, upstream: Upstream | None, *, frozen: bool = False, names: str | None = "") -> None:
+        """`names`: of a primary, or of who is about to be one; a standby that kept any would hang at its next promotion (HAZARDS C 43)."""
         self._read_back = True
-        self.upstream, self.frozen = upstream, frozen
+        self.upstream, self.frozen, self.names = upstream, frozen, names
+
+    def name(self, names: str) -> None:
+        """The names that commits wait for from the next `write` on."""
+        self.names = names
 
     # ---- the files
 
@@ -119,7 +127,8 @@ class ConfFiles:
     def _postgresql_conf(self, *, standby: bool) -> str:
         include = self.settings.custom_conf or conf.BASE
         shown = {k: v for k, v in self.parameters().items() if k not in self.unusable}
-        return conf.postgresql_conf(include, dict(sorted(shown.items())), self.recovery(standby=standby))
+        names = {conf.NAMES: self.names or ""}  # said even when empty, or what stands in the included file would be in force
+        return conf.postgresql_conf(include, dict(sorted(shown.items())), names, self.recovery(standby=standby))
 
     def parameters(self) -> dict[str, str]:
         return {**conf.forced(self.settings, self.dynamic), **conf.parameters(self.settings, self.dynamic)}
@@ -142,10 +151,10 @@ class ConfFiles:
             files.write(base, "" if current is None or current.startswith(conf.HEADER) else current)
 
     def sanitise(self, root: str | None = None) -> bool:
-        """Takes the recovery settings out of postgresql.auto.conf, which would win over ours."""
+        """Takes what Rivha alone says out of postgresql.auto.conf, which would win over it."""
         path = os.path.join(root or self.settings.data_dir, "postgresql.auto.conf")
         text = files.read(path)
-        return text is not None and files.write(path, conf.without_recovery(text))
+        return text is not None and files.write(path, conf.without_ours(text))
 
     def write_draft(self, given: Mapping[str, str]) -> str:
         """A file with just these settings, for Postgres to try; its path."""

@@ -89,7 +89,7 @@ async def _refuse_incomplete(parts: Parts, control: ControlData) -> None:
 def _prepare(parts: Parts) -> None:
     """pg_rewind runs `postgres -C` on the target's configuration; the archive is open for --restore-target-wal."""
     parts.data.set_standby(False)
-    parts.conf.steer(None)
+    parts.conf.steer(None, names=parts.conf.names)  # until it is rewound it may yet be all that there is
     parts.conf.sanitise()
     parts.conf.write(standby=False)
 
@@ -126,6 +126,7 @@ def _finish(parts: Parts) -> None:
     try:
         parts.data.clean_copy(parts.settings.data_dir)
         parts.conf.sanitise()
+        parts.conf.steer(None)
         parts.conf.write(standby=True)
         parts.data.set_standby(True)
         files.sync_folder(parts.settings.data_dir)

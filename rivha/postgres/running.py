@@ -16,7 +16,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 from rivha.errors import CommandFailed, PostgresUnavailable
 from rivha.model import Lsn, Role, Upstream, WalEnd
-from rivha.postgres import conninfo
+from rivha.postgres import conf, conninfo
 from rivha.postgres.link import NotYet
 from rivha.postgres.parts import Parts
 from rivha.postgres.process import POLL_S, PidFile, is_postgres_of
@@ -87,7 +87,7 @@ async def refuse_other_version(parts: Parts) -> None:
 async def put_in_force(parts: Parts, connection: asyncpg.Connection, *, standby: bool) -> None:
     """Writes what `parts.conf` says about recovery, reloads, and returns when the server has taken it."""
     await asyncio.to_thread(parts.conf.write, standby=standby)
-    wanted = parts.conf.recovery(standby=standby)
+    wanted = {**parts.conf.recovery(standby=standby), conf.NAMES: parts.conf.names or ""}
     if await _differing(connection, wanted):
         await asyncio.to_thread(parts.conf.sanitise)
         await reload(parts)
@@ -98,10 +98,14 @@ async def put_in_force(parts: Parts, connection: asyncpg.Connection, *, standby:
     try:
         await until(taken, IN_FORCE_S, "")
     except CommandFailed:
-        rows = await connection.fetch("SELECT sourcefile, sourceline, name, error FROM pg_file_settings WHERE error IS NOT NULL LIMIT 5")
-        mistakes = "\n".join(f"{r['sourcefile']}:{r['sourceline']}: {r['name']}: {r['error']}" for r in rows)
         names = ", ".join(await _differing(connection, wanted))
-        raise CommandFailed(f"Postgres did not take over {names} after a reload", mistakes) from None
+        raise CommandFailed(f"Postgres did not take over {names} after a reload", await mistakes_in_files(connection)) from None
+
+
+async def mistakes_in_files(connection: asyncpg.Connection) -> str:
+    """What keeps a setting from being taken, for people."""
+    rows = await connection.fetch("SELECT sourcefile, sourceline, name, error FROM pg_file_settings WHERE error IS NOT NULL LIMIT 5")
+    return "\n".join(f"{r['sourcefile']}:{r['sourceline']}: {r['name']}: {r['error']}" for r in rows)
 
 
 async def _differing(connection: asyncpg.Connection, wanted: Mapping[str, str]) -> list[str]:
@@ -196,7 +200,7 @@ async def promote(parts: Parts) -> None:
         if not await connection.fetchval("SELECT pg_is_in_recovery()"):
             return
         await asyncio.to_thread(parts.conf.read_back)
-        parts.conf.steer(parts.conf.upstream, frozen=True)
+        parts.conf.steer(parts.conf.upstream, frozen=True, names=parts.conf.names)
         await put_in_force(parts, connection, standby=True)
         if await connection.fetchval("SELECT pg_is_wal_replay_paused()"):
             await connection.execute("SELECT pg_wal_replay_resume()")
@@ -206,7 +210,7 @@ async def promote(parts: Parts) -> None:
             return not await connection.fetchval("SELECT pg_is_in_recovery()", timeout=PROMOTE_QUERY_S)
 
         await until(out, HOURS_S, f"promotion of {parts.settings.data_dir} does not end")
-    parts.conf.steer(None)
+    parts.conf.steer(None, names=parts.conf.names)
     await asyncio.to_thread(parts.conf.write, standby=False)
     await reload(parts)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Set
 
 from rivha.errors import CommandFailed, NoSpace, PostgresUnavailable
 from rivha.model import Data, History, HistoryLine, PostgresStatus, Role, State, Upstream, WalEnd
-from rivha.postgres import bootstrap, clone, compare, rewind, running, slots, stopping
+from rivha.postgres import bootstrap, clone, compare, rewind, running, slots, stopping, synchronous
 from rivha.postgres.callbacks import Callbacks
 from rivha.postgres.parts import Parts
 from rivha.postgres.settings import PostgresSettings
@@ -87,12 +87,13 @@ class Server:
 
     # ---- starting and stopping
 
-    async def start(self, *, primary: bool, upstream: Upstream | None) -> None:
+    async def start(self, *, primary: bool, upstream: Upstream | None, names: str | None = None) -> None:
+        synchronous.checked(names or "")  # Postgres would refuse to start with them
         found = await asyncio.to_thread(self._parts.postmaster.look)
         if found is not None and await self._is_started(primary=primary, upstream=upstream):
             return
         self._watcher.dropped()
-        await start(self._parts, primary=primary, upstream=upstream)
+        await start(self._parts, primary=primary, upstream=upstream, names=names)
 
     async def _is_started(self, *, primary: bool, upstream: Upstream | None) -> bool:
         """False when the postmaster that was seen turned out to be dying."""
@@ -114,7 +115,7 @@ class Server:
 
     async def restart(self) -> None:
         primary = await running.role_when_it_answers(self._parts) is Role.PRIMARY
-        await asyncio.to_thread(self._parts.conf.read_back)
+        await self._learn_names()
         upstream = self._parts.conf.upstream
         await self.stop(fast_s=RESTART_FAST_S)
         await start(self._parts, primary=primary, upstream=upstream, keep_frozen=True)
@@ -130,6 +131,14 @@ class Server:
     async def freeze(self) -> WalEnd:
         return await running.freeze(self._parts)
 
+    async def synchronize(self, names: str) -> None:
+        before, self._watcher.confirmed = self._watcher.confirmed, None
+        pid = self._parts.postmaster.pid
+        waiting = before is not None and before[0] == pid and synchronous.checked(before[1]) is not None
+        everywhere = await synchronous.synchronize(self._parts, names, waiting=waiting)
+        if everywhere and self._parts.postmaster.pid is not None:
+            self._watcher.confirmed = (self._parts.postmaster.pid, names)
+
     async def checkpoint(self) -> None:
         await running.checkpoint(self._parts)
 
@@ -140,11 +149,20 @@ class Server:
             return
         await running.refuse_other_version(self._parts)
         await self._validate()
+        await self._learn_names()
         changed = await asyncio.to_thread(self._parts.conf.write, standby=contents.standby)
         running_one = await asyncio.to_thread(self._parts.postmaster.look)
         if reload and changed and running_one is not None:
             await running.reload(self._parts)
         self._watcher.look_for_pending = True
+
+    async def _learn_names(self) -> None:
+        """Of a Postgres whose files Rivha never wrote: what is in force there must not be lost by writing them."""
+        conf = self._parts.conf
+        await asyncio.to_thread(conf.read_back)
+        if conf.names is None and await asyncio.to_thread(self._parts.postmaster.look) is not None:
+            found = await synchronous.in_force(self._parts)
+            conf.names = found if conf.names is None else conf.names
 
     async def _validate(self) -> None:
         """Once for every new set of parameters."""

@@ -14,8 +14,8 @@ PATIENT_AFTER_S = 5.0  # replaying WAL may take hours; then one look in 100 ms i
 PATIENT_POLL_S = 0.1
 
 
-async def start(parts: Parts, *, primary: bool, upstream: Upstream | None, keep_frozen: bool = False) -> None:
-    """Raises CommandFailed, with Postgres's own last words when it died meanwhile."""
+async def start(parts: Parts, *, primary: bool, upstream: Upstream | None, names: str | None = None, keep_frozen: bool = False) -> None:
+    """`names`: a primary's, None as they lie there. Raises CommandFailed, with Postgres's own last words when it died meanwhile."""
     contents = await asyncio.to_thread(parts.data.look)
     if contents.data is Data.UNFINISHED:
         raise CommandFailed(f"not started: {contents.problem}")
@@ -25,7 +25,8 @@ async def start(parts: Parts, *, primary: bool, upstream: Upstream | None, keep_
     if lying != str(version):
         raise CommandFailed(f"{parts.settings.data_dir} is of PostgreSQL {lying}, the programs are of {version}; set postgresql.bin_dir")
     await asyncio.to_thread(parts.conf.read_back)
-    parts.conf.steer(upstream, frozen=keep_frozen and parts.conf.frozen)
+    given = parts.conf.names if names is None else names
+    parts.conf.steer(upstream, frozen=keep_frozen and parts.conf.frozen, names=given if primary else "")
     await bring_up(parts, standby=not primary)
 
 

@@ -44,7 +44,7 @@ SELECT json_build_object(
       (SELECT json_build_array(status, received_tli, latest_end_lsn - '0/0', pid, last_msg_send_time <> last_msg_receipt_time)
        FROM pg_stat_wal_receiver LIMIT 1) END,
   'replication', (SELECT json_agg(json_build_array(application_name, host(client_addr), usename, state, sync_state, sync_priority,
-       sent_lsn - '0/0', flush_lsn - '0/0', replay_lsn - '0/0')) FROM pg_stat_replication),
+       sent_lsn - '0/0', flush_lsn - '0/0', replay_lsn - '0/0', reply_time::text)) FROM pg_stat_replication),
   'slots', (SELECT json_object_agg(slot_name, restart_lsn - '0/0') FROM pg_replication_slots
        WHERE slot_type = 'physical' AND NOT temporary)
 )::text FROM pg_is_in_recovery() AS r
@@ -93,6 +93,7 @@ class Watcher:
     _receiver: tuple[int, float] | None = None  # a WAL receiver that has heard nothing yet, and when it was first seen
     _dry_since: float | None = None  # a standby has streamed nothing since then
     _upstream_says: str = ""  # why, for people
+    confirmed: tuple[int, str] | None = None  # a postmaster, and the synchronous_standby_names that all its processes were seen to go by
     last: PostgresStatus | None = None
 
     async def look(self, budget_s: float) -> PostgresStatus:
@@ -278,6 +279,7 @@ class Watcher:
             replication=tuple(Replication(*r) for r in row["replication"] or ()),
             slots={name: lsn or 0 for name, lsn in (row["slots"] or {}).items()},
             synchronous_standby_names=row["names"],
+            names_confirmed=self.confirmed == (file.pid, row["names"]),
         )
         return self._standby(status, row, file) if row["standby"] else self._primary(status, row)
 

@@ -100,16 +100,8 @@ class Databases(Protocol):
 
 
 async def names(node: Node, text: str) -> None:
-    """Sets synchronous_standby_names; returns when fresh backends and the WAL senders have it."""
-    parameters = {**DYNAMIC["postgresql"]["parameters"], "synchronous_standby_names": text}  # type: ignore[dict-item]
-    await node.server.configure({"postgresql": {**DYNAMIC["postgresql"], "parameters": parameters}}, reload=True)
-
-    async def taken() -> bool:
-        status = await node.status()
-        rows = {row.application_name: row.sync_state != "async" for row in status.replication}
-        return status.synchronous_standby_names == text and rows == {name: name in text or "*" in text for name in rows}
-
-    await eventually(taken)
+    """Commits of the node wait for these from now on."""
+    await node.server.synchronize(text)
 
 
 class RealNodes(Nodes):

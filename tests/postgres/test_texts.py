@@ -140,7 +140,7 @@ def test_a_restore_command_is_found_wherever_it_stands_and_never_among_the_param
 
 def test_auto_conf_loses_what_decides_about_recovery_and_nothing_else():
     text = "# by ALTER SYSTEM\nwork_mem = '1MB'\nprimary_conninfo = 'host=x'\nRecovery_Target_Time='now'\nrecovery_prefetch = 'on'\n"
-    assert conf.without_recovery(text) == "# by ALTER SYSTEM\nwork_mem = '1MB'\nrecovery_prefetch = 'on'\n"
+    assert conf.without_ours(text) == "# by ALTER SYSTEM\nwork_mem = '1MB'\nrecovery_prefetch = 'on'\n"
 
 
 def test_a_fresh_cluster_asks_for_passwords_when_there_are_any():

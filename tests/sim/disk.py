@@ -7,6 +7,7 @@ the first `replayed` are in the tables.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, field
 
 from rivha.model import HistoryLine, Lsn
@@ -51,6 +52,12 @@ class Disk:
         """Where the newest checkpoint's record begins: what the control file of a stopped Postgres tells."""
         return next((e.end - ENTRY_BYTES for e in reversed(self.wal) if e.text in CHECKPOINTS), 0)
 
+    def holds(self, ident: int, *, flushed: bool = False) -> bool:
+        """Whether that entry lies here; idents only grow along a WAL. `flushed`: so that it survives a power failure."""
+        upto = self.flushed if flushed else len(self.wal)
+        place = bisect_left(self.wal, ident, 0, upto, key=lambda entry: entry.ident)
+        return place < upto and self.wal[place].ident == ident
+
     def append(self, ident: int, text: str) -> Entry:
         entry = Entry(ident, self.timeline, self.end + ENTRY_BYTES, text)
         self.wal.append(entry)
@@ -64,10 +71,10 @@ class Disk:
             self.past = tuple(line for line in self.past if line.timeline < self.timeline)
 
     def wipe(self) -> None:
-        """Moved aside. A full disk is still full, and the agent writes its settings into whatever it starts next."""
-        aside, full, names = self.aside + 1, self.full, self.names
+        """Moved aside. A full disk is still full."""
+        aside, full = self.aside + 1, self.full
         self.__init__()  # type: ignore[misc]
-        self.aside, self.full, self.names = aside, full, names
+        self.aside, self.full = aside, full
 
     def copy_from(self, other: Disk, upto: int) -> None:
         self.system_id, self.wal = other.system_id, other.wal[:upto]

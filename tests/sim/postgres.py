@@ -16,13 +16,16 @@ T = TypeVar("T")
 
 POLL_S = 0.05
 STANDS_STILL_S = 0.1
+IN_FORCE_S = 10.0
 MOVE_S = 0.02
+SYNC_POLL_S = 0.01
 
 
 class SimPostgres:
     def __init__(self, instance: Instance) -> None:
         self._i = instance
         self._callback: Callable[[], None] | None = None
+        self._confirmed: tuple[int, str] | None = None
 
     # ---- looking
 
@@ -55,6 +58,7 @@ class SimPostgres:
     def _running(self) -> PostgresStatus:
         i, d = self._i, self._i.disk
         common = {"system_id": d.system_id, "timeline": d.timeline, "slots": dict(d.slots), "synchronous_standby_names": i.names}
+        common["names_confirmed"] = self._confirmed == (i.generation, i.names)
         if i.role is Role.PRIMARY:
             return PostgresStatus(State.RUNNING, role=i.role, wal_lsn=d.end, replication=self._senders(), **common)  # type: ignore[arg-type]
         return PostgresStatus(
@@ -87,6 +91,7 @@ class SimPostgres:
                 i.disk.end,
                 sender.flush,
                 sender.replay,
+                f"{sender.replied:.6f}" if sender.replied else None,
             )
             for host, sender in live.items()
         )
@@ -119,7 +124,7 @@ class SimPostgres:
         except asyncio.CancelledError:
             i.disk.wipe()
             raise
-        i.disk.system_id, i.disk.standby, i.disk.marker = i.world.new_system_id(), False, ""
+        i.disk.system_id, i.disk.standby, i.disk.marker, i.disk.names = i.world.new_system_id(), False, "", ""
         i.disk.append(i.world.next_ident(), "initdb")
         await self._by_itself(i.start())
         return i.disk.system_id
@@ -162,8 +167,9 @@ class SimPostgres:
         if self._i.trouble.unmounted:
             raise CommandFailed("the data directory is not mounted")
 
-    async def start(self, *, primary: bool, upstream: Upstream | None) -> None:
+    async def start(self, *, primary: bool, upstream: Upstream | None, names: str | None = None) -> None:
         i = self._i
+        _checked(names or "")
         if i.alive:
             await self._start_running(primary, upstream)
             return
@@ -174,6 +180,7 @@ class SimPostgres:
         if not i.disk.system_id:
             raise CommandFailed("the directory is empty")
         i.disk.standby, i.disk.upstream = not primary, upstream.name if upstream else ""
+        i.disk.names = (i.disk.names if names is None else names) if primary else ""  # a standby has none
         i.world.starting(i, primary=primary)
         if not await self._by_itself(i.start()):
             raise CommandFailed("Postgres died while it started" if not i.disk.full else "No space left on device")
@@ -192,6 +199,26 @@ class SimPostgres:
         self._i.world.stopping(self._i)
         await self._by_itself(self._i.stop(fast_s, quit_s))
 
+    async def synchronize(self, names: str) -> None:
+        """The model's processes take a reload one after another: backends first, then all senders and the checkpointer at once."""
+        i = self._i
+        _checked(names)
+        self._reachable()
+        self._confirmed = None
+        if i.disk.full:
+            raise CommandFailed("No space left on device")
+        i.reload(names)
+        generation, end = i.generation, i.world.loop.now + IN_FORCE_S
+        while i.names != names or (i.takes and i.role is Role.PRIMARY):
+            await asyncio.sleep(SYNC_POLL_S)
+            if i.generation != generation:
+                raise PostgresUnavailable("Postgres is not running")
+            self._reachable()
+            if i.world.loop.now >= end:
+                raise CommandFailed(f"synchronous_standby_names = '{names}' is not in force {IN_FORCE_S:g} s after a reload")
+        if not i.takes:
+            self._confirmed = (generation, names)
+
     async def promote(self) -> None:
         self._reachable()
         self._i.world.promoting(self._i)
@@ -202,6 +229,7 @@ class SimPostgres:
         self._in_recovery("a primary cannot follow anybody without being stopped")
         await asyncio.sleep(0.01)
         self._in_recovery("promoted meanwhile")
+        self._i.forget_names()
         self._i.point_at(upstream.name if upstream else "")
 
     async def freeze(self) -> WalEnd:
@@ -211,6 +239,7 @@ class SimPostgres:
         self._in_recovery("a primary cannot be frozen")
         await asyncio.sleep(0.01)
         self._in_recovery("promoted meanwhile")
+        i.forget_names()
         i.point_at("")
         await asyncio.sleep(STANDS_STILL_S)
         while i.has_backlog:
@@ -259,7 +288,7 @@ class SimPostgres:
         i.disk.marker = "rewind"
         other = await self._copying(source, i.trouble.rewind_s)
         i.disk.copy_from(other.disk, other.disk.flushed)
-        i.disk.standby, i.disk.clean, i.disk.marker, i.disk.upstream = True, True, "", ""
+        i.disk.standby, i.disk.clean, i.disk.marker, i.disk.upstream, i.disk.names = True, True, "", "", ""
 
     async def set_aside(self, why: str) -> str:
         self._i.world.doing(self._i.host, "set_aside")
@@ -282,30 +311,21 @@ class SimPostgres:
         i = self._i
         self._reachable()
         standby, upstream = i.role is Role.STANDBY, i.disk.upstream
+        names = "" if standby else i.disk.names
         await self._by_itself(i.stop(10.0, 1.0))
-        i.disk.standby, i.disk.upstream = standby, upstream
+        i.disk.standby, i.disk.upstream, i.disk.names = standby, upstream, names
         i.world.starting(i, primary=not standby)
         if not await self._by_itself(i.start()):
             raise CommandFailed("Postgres died while it started")
 
     async def configure(self, dynamic: Mapping[str, object], *, reload: bool) -> None:
-        """Of all settings the model knows one. A mistyped one is left out, as by the real adapter."""
+        """Of all settings the model knows one, and that one is `synchronize`'s."""
         i = self._i
         end = i.world.loop.now + i.trouble.files_s
         while i.world.loop.now < end and i.trouble.files_s:
             await asyncio.sleep(POLL_S)
         if i.disk.full:
             raise CommandFailed("No space left on device")
-        postgresql = dynamic.get("postgresql")
-        parameters = postgresql.get("parameters") if isinstance(postgresql, Mapping) else None
-        names = str(parameters.get("synchronous_standby_names", "")) if isinstance(parameters, Mapping) else ""
-        try:
-            parse(names)
-        except ValueError:
-            return
-        if names != i.disk.names and reload and i.alive:
-            i.reload(names)
-        i.disk.names = names
 
     async def keep_slots(self, wanted: Set[str], advance: Mapping[str, int]) -> None:
         """Made where the WAL ends now; in use while that standby streams; moved up to what is replayed here."""
@@ -322,6 +342,13 @@ class SimPostgres:
 
     async def close(self) -> None:
         return
+
+
+def _checked(names: str) -> None:
+    try:
+        parse(names)
+    except ValueError as e:
+        raise CommandFailed(str(e)) from None
 
 
 def _serves(i: Instance) -> bool:

@@ -160,13 +160,14 @@ class Receiver:
         if self.upstream:
             wal, flushed, replayed = i.disk.wal, i.disk.flushed, i.disk.replayed
             ends = (wal[flushed - 1].end if flushed else 0, wal[replayed - 1].end if replayed else 0)
-            i.world.later(i.world.network.delay_s(), self._reported, self.upstream, self._process, self.connection, *ends)
+            now = i.world.loop.now
+            i.world.later(i.world.network.delay_s(), self._reported, self.upstream, self._process, self.connection, *ends, now)
 
-    def _reported(self, host: str, process: int, connection: int, flush: Lsn, replay: Lsn) -> None:
+    def _reported(self, host: str, process: int, connection: int, flush: Lsn, replay: Lsn, sent_at: float) -> None:
         """Arrives even if the receiver has ended meanwhile."""
         upstream = self.i.world.instances[host]
         if upstream.generation == process and self._reaches(upstream):
-            upstream.syncrep.heard(self.i.host, connection, flush, replay)
+            upstream.syncrep.heard(self.i.host, connection, flush, replay, sent_at)
 
     def replay(self) -> None:
         i = self.i

@@ -57,6 +57,7 @@ class Instance:
         self.led_term = 0  # the leadership in which it last became a writable primary, for the laws
         self.replay_paused = False
         self.names = ""  # synchronous_standby_names as a fresh backend shows it; `syncrep.names` is what counts
+        self.takes = 0  # reloads that the running processes have not taken yet
         self.syncrep = SyncRep(world.loop.time)
         self.receiver = Receiver(self)
 
@@ -125,7 +126,7 @@ class Instance:
         if self.disk.full or self.trouble.unmounted:
             self.die()
             return False
-        self.state, self.names = State.RUNNING, self.disk.names
+        self.state, self.names, self.takes = State.RUNNING, self.disk.names, 0
         self._say(f"runs as {self.role}, timeline {self.disk.timeline}")
         self.syncrep.names = parse(self.names)
         if self.role is Role.PRIMARY:
@@ -197,8 +198,14 @@ class Instance:
         """SIGHUP: fresh backends have the setting at once, the processes that run take it in their own time."""
         self.disk.names = names
         world, after_s = self.world, self.trouble.reload_s
+        self.takes += 1
         world.later(after_s, self._shows, self.generation, names)
         world.later(2 * after_s, self._takes, self.generation, names)
+
+    def forget_names(self) -> None:
+        """A standby that follows or is frozen has none."""
+        if self.disk.names:
+            self.reload("")
 
     def _shows(self, generation: int, names: str) -> None:
         if generation == self.generation:
@@ -206,7 +213,9 @@ class Instance:
 
     def _takes(self, generation: int, names: str) -> None:
         if generation == self.generation:
+            self.takes -= 1
             self.syncrep.take(parse(names))
+            self.world.laws.names_taken(self)
 
     # ---- standbys
 

@@ -87,6 +87,7 @@ class Sender:
     heard_at: float
     flush: Lsn = 0
     replay: Lsn = 0
+    replied: float = 0.0  # by the standby's clock
 
 
 @dataclass(slots=True)
@@ -108,9 +109,10 @@ class SyncRep:
             self.waiting[entry.ident] = (entry, told)
             self.release()
 
-    def heard(self, host: str, connection: int, flush: Lsn, replay: Lsn) -> None:
+    def heard(self, host: str, connection: int, flush: Lsn, replay: Lsn, sent_at: float = 0.0) -> None:
         sender = self.senders.get(host)
         if sender is not None and sender.connection == connection:
+            sender.replied = sent_at
             sender.heard_at, sender.flush, sender.replay = self.time(), max(sender.flush, flush), max(sender.replay, replay)
             if self.waiting:
                 self.release()

@@ -1,0 +1,216 @@
+"""synchronous_standby_names: puts them in force, and knows when they are.
+
+A reload is asynchronous, and three kinds of processes take it each in its own time (src/backend/replication/syncrep.c): new backends have
+it from the postmaster; the checkpointer says in shared memory whether commits wait at all, and a checkpoint that somebody is waiting for
+keeps it from looking; each WAL sender lets commits go by the names that it has read itself. One process that still goes by the old names
+acknowledges what the new ones promise otherwise, so nothing here may be called confirmed for having been written, or after some time.
+Called by Server.synchronize.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncpg
+
+from rivha.errors import CommandFailed
+from rivha.postgres import running
+from rivha.postgres.conf import NAMES
+from rivha.postgres.parts import Parts
+from rivha.postgres.process import POLL_S
+
+IN_FORCE = f"""
+SELECT current_setting('{NAMES}') AS names, pg_is_in_recovery() AS standby, current_setting('server_version_num')::int AS version
+"""
+PROCESSES = """
+SELECT a.pid, a.backend_type, a.wait_event, r.application_name, r.sync_state, (r.sent_lsn - '0/0')::bigint AS sent
+FROM pg_stat_activity AS a LEFT JOIN pg_stat_replication AS r ON r.pid = a.pid AND r.state IN ('streaming', 'catchup', 'stopping')
+WHERE a.backend_type IN ('walsender', 'checkpointer')
+"""
+# Where a process waits only after it has looked whether there is a reload to be taken.
+WAITS = {"walsender": ("WalSenderMain",), "checkpointer": ("CheckpointerMain", "CheckpointWriteDelay")}
+NAMELESS_DELAY = 15_00_00  # before this version the checkpointer's delay between two writes is no wait event: NULL
+SENT_TWICE = 2
+
+_LIST = re.compile(r"\s*(?:(?:(first|any)\s+)?(\d{1,9})\s*\((.*)\)|(.*))\s*", re.IGNORECASE | re.DOTALL | re.ASCII)
+_MEMBER = re.compile(r'\s*(?:"((?:[^"]|"")+)"|([A-Za-z_][\w$]*|\*))\s*(?:,|$)', re.ASCII)
+_KEYWORDS = ("first", "any")
+
+
+# ---- the text
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """synchronous_standby_names, parsed."""
+
+    method: str  # FIRST or ANY
+    number: int
+    members: tuple[str, ...]  # without quotes, in lower case: PostgreSQL compares them so
+
+    def has(self, application_name: str) -> bool:
+        return "*" in self.members or application_name.lower() in self.members
+
+
+def parse(text: str) -> Names | None:
+    """None: nobody is named. Raises ValueError on what PostgreSQL would not take (a start with it fails), and on some that it would."""
+    if not text.strip():
+        return None
+    match = _LIST.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{NAMES}: {text!r} is no list of names")
+    method, number, members, plain = match.groups()
+    if number is not None and int(number) < 1:
+        raise ValueError(f"{NAMES}: {text!r} wants {number} standbys; at least 1")
+    return Names((method or "FIRST").upper(), int(number or 1), tuple(_members(members if plain is None else plain)))
+
+
+def _members(text: str) -> Iterator[str]:
+    at, comma = 0, True
+    while comma:
+        found = _MEMBER.match(text, at)
+        if found is None or (found[2] or "").lower() in _KEYWORDS:
+            raise ValueError(f"{NAMES} cannot be read at {text[at:]!r}; names with other characters than letters want double quotes")
+        yield (found[1].replace('""', '"') if found[1] else found[2]).lower()
+        at, comma = found.end(), found[0].endswith(",")
+
+
+def checked(text: str) -> Names | None:
+    """As `parse`. Raises CommandFailed."""
+    try:
+        return parse(text)
+    except ValueError as e:
+        raise CommandFailed(str(e)) from None
+
+
+async def in_force(parts: Parts) -> str:
+    """What a fresh backend shows. Raises PostgresUnavailable."""
+    async with parts.link.session(await running.alive(parts)) as connection:
+        return str(await connection.fetchval(f"SELECT current_setting('{NAMES}')"))
+
+
+# ---- the evidence
+
+
+def asleep(pid: int) -> tuple[str, str] | None:
+    """How often it has slept and was interrupted so far, of a process that sleeps now and has no reload left to hear of; else None."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
+        facts = {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+        pending = int(facts["SigPnd"], 16) | int(facts["ShdPnd"], 16)
+        if not facts["State"].startswith("S") or pending & (1 << (signal.SIGHUP - 1)):
+            return None
+        return facts["voluntary_ctxt_switches"], facts["nonvoluntary_ctxt_switches"]
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def _looks(pids: Iterable[int]) -> dict[int, tuple[str, str] | None]:
+    return {pid: asleep(pid) for pid in pids}
+
+
+@dataclass(slots=True)
+class Evidence:
+    """Which processes have taken a reload that all of them were told of. To be begun after the postmaster was seen to have taken it.
+
+    A process has when it slept, from before to after it was seen in its main wait, with no signal left to hear: the signal would have waked
+    it, and on the way to the next sleep it looks. A busy WAL sender may never be caught asleep; it looks before each time that it sends, so
+    two sends in our sight prove the same. One without a name needs none: while its row says "async" it lets nobody's commit go.
+    """
+
+    names: Names | None
+    version: int
+    taken: set[int] = field(default_factory=set)
+    _sent: dict[int, tuple[int | None, int]] = field(default_factory=dict)  # pid -> last position seen, how often it moved
+    _known: tuple[int, ...] = ()
+    missing: list[str] = field(default_factory=list)  # for people: who has not, as of the last look
+    told: bool = False  # the checkpointer has
+
+    async def look(self, connection: asyncpg.Connection) -> None:
+        before = await asyncio.to_thread(_looks, self._known)
+        rows = await connection.fetch(PROCESSES)
+        after = await asyncio.to_thread(_looks, self._known)
+        self._known = tuple(r["pid"] for r in rows)
+        self.missing.clear()
+        for r in rows:
+            slept = before.get(r["pid"]) is not None and before[r["pid"]] == after[r["pid"]] and self._main_wait(r)
+            if slept or self._sends(r) >= SENT_TWICE:
+                self.taken.add(r["pid"])
+            if r["backend_type"] == "checkpointer":
+                self.told = r["pid"] in self.taken
+            elif r["application_name"] is not None and not self._agrees(r):
+                self.missing.append(f"the WAL sender of {r['application_name']} (pid {r['pid']})")
+
+    def _main_wait(self, row: asyncpg.Record) -> bool:
+        waits = row["wait_event"]
+        if waits is None:
+            return row["backend_type"] == "checkpointer" and self.version < NAMELESS_DELAY
+        return waits in WAITS[str(row["backend_type"])]
+
+    def _sends(self, row: asyncpg.Record) -> int:
+        """How often it has sent since it was first seen."""
+        sent, pid = row["sent"], row["pid"]
+        last, moved = self._sent.get(pid, (sent, 0))
+        moved += sent != last
+        self._sent[pid] = (sent, moved)
+        return int(moved)
+
+    def _agrees(self, row: asyncpg.Record) -> bool:
+        named = self.names is not None and self.names.has(str(row["application_name"]))
+        if not named:
+            return bool(row["sync_state"] == "async")
+        return bool(row["sync_state"] != "async" and row["pid"] in self.taken)
+
+
+# ---- the verb
+
+
+async def synchronize(parts: Parts, names: str, *, waiting: bool) -> bool:
+    """Puts `names` in force. `waiting`: some were confirmed before, so the checkpointer has already said that commits wait.
+
+    False on a standby whose checkpointer could not be asked: once promoted it must be done again before anybody counts on the names.
+    """
+    wanted = checked(names)
+    file = await running.alive(parts)
+    standby = (await asyncio.to_thread(parts.data.look)).standby
+    await asyncio.to_thread(parts.conf.read_back)
+    parts.conf.name(names)
+    await asyncio.to_thread(parts.conf.write, standby=standby)
+    await asyncio.to_thread(parts.conf.sanitise)
+    await running.reload(parts)
+    missing = ["the postmaster"]
+    try:
+        async with asyncio.timeout(running.IN_FORCE_S):
+            while True:
+                async with parts.link.session(file) as connection:
+                    row = await connection.fetchrow(IN_FORCE)
+                    assert row is not None
+                    if row["names"] == names:
+                        evidence = Evidence(wanted, row["version"], missing=missing)
+                        return await _everywhere(connection, evidence, standby=row["standby"], crossing=not (waiting and wanted))
+                await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        async with parts.link.session(file) as connection:
+            said = await running.mistakes_in_files(connection)
+        text = f"{NAMES} = '{names}' is not in force {running.IN_FORCE_S:g} s after a reload: not taken by {', '.join(missing)}"
+        raise CommandFailed(text, said) from None
+
+
+async def _everywhere(connection: asyncpg.Connection, evidence: Evidence, *, standby: bool, crossing: bool) -> bool:
+    """Returns when all that count go by the names. `crossing`: whether commits wait at all has changed, which the checkpointer says."""
+    await evidence.look(connection)  # who is there
+    if standby:
+        await evidence.look(connection)
+        return evidence.told
+    while True:
+        await evidence.look(connection)
+        if crossing and not evidence.told:
+            evidence.missing.append("the checkpointer")
+        if not evidence.missing:
+            return True
+        await asyncio.sleep(POLL_S)
