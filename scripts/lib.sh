@@ -255,6 +255,15 @@ use_programs() {
     fi
 }
 
+# What the fault lab makes its networks with. Without it those tests are skipped, and say so.
+use_network_tools() {
+    local missing=()
+    command -v ip >/dev/null || missing+=(iproute2)
+    command -v iptables >/dev/null || missing+=(iptables)
+    [[ ${#missing[@]} -gt 0 ]] || return 0
+    { can_install && locked programs apt_install "${missing[@]}"; } || say "no network tools: the fault lab will be skipped"
+}
+
 # HAProxy's Debian package and the libraries that it needs and this machine lacks, into the cache; nothing is installed.
 _unpack_haproxy() {
     [[ ! -e $RIVHA_CACHE/haproxy/.complete ]] || return 0

@@ -58,26 +58,55 @@ PARAMETERS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a node lives, and how the lab gets at it past whatever it does to the cluster's own network."""
+
+    address: str = LOOPBACK  # by which HAProxy and the other nodes know it
+    network: str = f"{LOOPBACK}/32"  # where they come from
+    rest: str = LOOPBACK  # where the lab asks the agent, which listens there too
+    sql: str = LOOPBACK  # where the lab asks Postgres; a directory: its Unix socket
+    postgres_port: int = 0
+    rest_port: int = 0
+
+    @property
+    def rest_listen(self) -> str:
+        return self.address if self.rest == self.address else "0.0.0.0"
+
+
 class Node:
     def __init__(
-        self, root: Path, session: aiohttp.ClientSession, name: str, *, etcd: str, bin_dir: Path, passwords: Passwords, wishes: Wishes
+        self,
+        root: Path,
+        session: aiohttp.ClientSession,
+        name: str,
+        *,
+        etcd: str,
+        bin_dir: Path,
+        passwords: Passwords,
+        wishes: Wishes,
+        place: Place | None = None,
     ) -> None:
         self.name = name
         self.folder = root / name
-        self.folder.mkdir(mode=0o755)
+        self.folder.mkdir(mode=0o755, exist_ok=True)
         give_away(self.folder)
         self.data = self.folder / "data"
-        self.postgres_port, self.rest_port = free_ports(2)
+        self.place = place or Place(LOOPBACK, f"{LOOPBACK}/32", LOOPBACK, LOOPBACK, *free_ports(2))
+        self.postgres_port, self.rest_port = self.place.postgres_port, self.place.rest_port
         self.bin_dir = bin_dir
         self.etcd = etcd
         self.passwords = passwords
         self.wishes = wishes
         self._session = session
         self.config = self.folder / "rivha.yml"
-        # -X faulthandler: SIGABRT shows where a stuck agent stands.
-        argv = [sys.executable, "-X", "faulthandler", "-m", wishes.module, str(self.config)]
-        self.agent = Process("agent", argv, folder=self.folder, env={"PYTHONPATH": str(REPOSITORY)})
+        self.agent = self._agent_process()
         self.write_config()
+
+    def _agent_process(self) -> Process:
+        # -X faulthandler: SIGABRT shows where a stuck agent stands.
+        argv = [sys.executable, "-X", "faulthandler", "-m", self.wishes.module, str(self.config)]
+        return Process("agent", argv, folder=self.folder, env={"PYTHONPATH": str(REPOSITORY)})
 
     # ---- configuration
 
@@ -93,20 +122,23 @@ class Node:
             "scope": self.wishes.scope,
             "name": self.name,
             "log": {"type": "json", "level": "INFO"},
-            "restapi": {"listen": f"{LOOPBACK}:{self.rest_port}", "connect_address": f"{LOOPBACK}:{self.rest_port}"},
+            "restapi": {
+                "listen": f"{self.place.rest_listen}:{self.rest_port}",
+                "connect_address": f"{self.place.address}:{self.rest_port}",
+            },
             "etcd3": {"hosts": self.etcd},
             "bootstrap": {
                 "dcs": self._dynamic(),
                 "initdb": [{"encoding": "UTF8"}, {"locale": "C.UTF-8"}, "data-checksums"],
                 "pg_hba": [
                     "local all all scram-sha-256",
-                    f"host all all {LOOPBACK}/32 scram-sha-256",
-                    f"host replication replicator {LOOPBACK}/32 scram-sha-256",
+                    f"host all all {self.place.network} scram-sha-256",
+                    f"host replication replicator {self.place.network} scram-sha-256",
                 ],
             },
             "postgresql": {
-                "listen": f"{LOOPBACK}:{self.postgres_port}",
-                "connect_address": f"{LOOPBACK}:{self.postgres_port}",
+                "listen": f"{self.place.address}:{self.postgres_port}",
+                "connect_address": f"{self.place.address}:{self.postgres_port}",
                 "data_dir": str(self.data),
                 "bin_dir": str(self.bin_dir),
                 "pgpass": str(self.folder / "pgpass"),
@@ -190,7 +222,7 @@ class Node:
 
     async def ask(self, method: str, path: str, body: object = None, timeout_s: float = ASK_S) -> tuple[int, str]:
         """(status, text) of its REST API; (0, why) when it does not answer."""
-        url = f"http://{LOOPBACK}:{self.rest_port}{path}"
+        url = f"http://{self.place.rest}:{self.rest_port}{path}"
         data = None if body is None else json.dumps(body)
         try:
             async with self._session.request(method, url, data=data, timeout=aiohttp.ClientTimeout(total=timeout_s)) as answer:
@@ -224,10 +256,11 @@ class Node:
     # ---- SQL, past HAProxy
 
     async def connect(self, *, database: str = "postgres", timeout_s: float = ASK_S) -> asyncpg.Connection[asyncpg.Record]:
-        """As superuser, over TCP. The caller closes it."""
+        """As superuser. The caller closes it."""
         return await asyncpg.connect(
-            host=LOOPBACK, port=self.postgres_port, user="postgres", password=self.passwords.superuser, database=database, timeout=timeout_s
-        )
+            host=self.place.sql, port=self.postgres_port, user="postgres", password=self.passwords.superuser, database=database,
+            timeout=timeout_s,
+        )  # fmt: skip
 
     async def fetch(self, sql: str, *arguments: object, timeout_s: float = ASK_S) -> list[asyncpg.Record]:
         """The rows of one statement, over a connection of its own. Raises OSError, TimeoutError or asyncpg's errors."""

@@ -38,6 +38,7 @@ class Proxy:
         give_away(self.folder)
         (self.primary_port, self.replica_port, self.sync_port, self.async_port, self.stats_port) = free_ports(5)
         self.primary_port = primary_port or self.primary_port
+        self.stats_host = LOOPBACK
         self._session = session
         argv = [str(binaries.haproxy()), "-db", "-f", str(CONFIG)]
         self.process = Process("haproxy", argv, folder=self.folder, env=self._addresses(backends) | binaries.haproxy_environment())
@@ -70,7 +71,7 @@ class Proxy:
     async def up(self) -> list[tuple[str, str]]:
         """(section, server) of each server that HAProxy would route to now, and ("stats", "FRONTEND"); empty when it does not answer."""
         try:
-            url = f"http://{LOOPBACK}:{self.stats_port}/;csv"
+            url = f"http://{self.stats_host}:{self.stats_port}/;csv"
             async with self._session.get(url, timeout=aiohttp.ClientTimeout(total=5)) as answer:
                 text = await answer.text()
         except (aiohttp.ClientError, TimeoutError):
