@@ -22,6 +22,7 @@ class SwitchBody(Body):
     leader: str | None = None
     candidate: str | None = Field(None, validation_alias=AliasChoices("candidate", "member"))
     scheduled_at: str | None = None
+    accept_loss: bool = Field(False, validation_alias=AliasChoices("accept_loss", "accept-loss"))  # failover: see switching.why_it_may_lose
 
 
 class RestartBody(Body):

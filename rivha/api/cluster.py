@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from rivha.agent.brain.view import upstream_of
 from rivha.api.status import Json, restart_reasons, sync_kind_of
-from rivha.model import Cluster, Lsn, Member, format_lsn
+from rivha.model import Cluster, Lsn, Member, Policy, format_lsn
 
 UNKNOWN = "unknown"
 
 
-def cluster_json(cluster: Cluster, scope: str, *, mode: str, paused: bool) -> Json:
-    """`mode` is the synchronous mode in force (off, on, quorum), `paused` whether the operator paused the cluster."""
-    end = end_of_wal(cluster)
+def cluster_json(cluster: Cluster, scope: str, in_force: Policy) -> Json:
+    end, mode = end_of_wal(cluster), in_force.synchronous_mode
     document: Json = {"members": [_member_json(cluster, member, mode, end) for member in cluster.members], "scope": scope}
-    if paused:
+    if in_force.paused:
         document["pause"] = True
+    degraded = why_degraded(cluster, in_force)
+    if degraded:
+        document["degraded"] = degraded
     request = cluster.failover
     if request is not None and request.scheduled_at:
         scheduled = {"at": request.scheduled_at, "from": request.leader, "to": request.candidate}
@@ -22,6 +24,16 @@ def cluster_json(cluster: Cluster, scope: str, *, mode: str, paused: bool) -> Js
     if cluster.complaints:
         document["complaints"] = list(cluster.complaints)
     return document
+
+
+def why_degraded(cluster: Cluster, in_force: Policy) -> str:
+    """What a synchronous cluster without any voter means for its clients, for people; "" when it has one, or promises nothing."""
+    if in_force.synchronous_mode == "off" or cluster.leader is None or (cluster.sync is not None and cluster.sync.voters):
+        return ""
+    if in_force.synchronous_mode_strict:
+        return "commits wait: there is no synchronous standby, and synchronous_mode_strict is on"
+    name = cluster.leader.name
+    return f"there is no synchronous standby: what {name} acknowledges now only {name} holds, and nobody else may lead"
 
 
 def end_of_wal(cluster: Cluster) -> Lsn:

@@ -76,7 +76,7 @@ class Control:
             return refusal
         assert view.cluster is not None, "refused without it"
         leader = body.leader if action == "switchover" else None
-        done = await self._desk.commit(file_failover(view.cluster, leader, body.candidate, body.scheduled_at))
+        done = await self._desk.commit(file_failover(view.cluster, leader, body.candidate, body.scheduled_at, body.accept_loss))
         if done is not Outcome.DONE:
             refused = f"{action} was not filed: another request came first; look at /cluster"
             return as_text(503, UNKNOWN if done is Outcome.UNKNOWN else refused)

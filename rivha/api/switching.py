@@ -51,6 +51,8 @@ def _mistake(view: View, action: str, body: SwitchBody, wall_now: float) -> Repl
         return as_text(400, "Failover could be performed only to a specific candidate")
     if not planned and body.scheduled_at:
         return as_text(400, "Failover can't be scheduled")
+    if planned and body.accept_loss:
+        return as_text(400, "accept_loss is for a failover; a switchover loses nothing")
     if body.leader and body.leader == body.candidate:
         return as_text(400, f"{title} target and source are the same")
     if view.policy.paused and body.scheduled_at:
@@ -75,6 +77,10 @@ def _why_not(view: View, cluster: Cluster, action: str, body: SwitchBody) -> str
             return f"candidate does not exists: there is no member {body.candidate}"
         if action == "switchover" and (why := _not_synchronous(view, cluster, body.candidate)):
             return why
+        if action == "failover" and not body.accept_loss:
+            why = why_it_may_lose(cluster, view.policy.synchronous_mode, body.candidate)
+            if why is not None:
+                return f"{why}; accept_loss (rivhactl failover --accept-loss) promotes it all the same"
         others = [body.candidate]
     if not others:
         return "cluster does not have members except leader"
@@ -90,10 +96,21 @@ def _not_synchronous(view: View, cluster: Cluster, candidate: str) -> str | None
     return "candidate name does not match with sync_standby"
 
 
+def why_it_may_lose(cluster: Cluster, mode: str, candidate: str) -> str | None:
+    """Why acknowledged commits may be missing after a failover to this member. None: none are, or (`mode` off) none were promised to be."""
+    sync = cluster.sync
+    voters = sync.voters if sync is not None else frozenset()
+    if (mode == "off" and not voters) or candidate in voters or (sync is not None and sync.leader == candidate):
+        return None
+    holders = ", ".join(sorted(voters)) or (f"only {sync.leader}" if sync is not None and sync.leader else "nobody known")
+    return f"{candidate} is no synchronous standby and may lack acknowledged commits, which {holders} held last"
+
+
 def _obstacle(view: View, cluster: Cluster, action: str, leader: str | None, name: str) -> str | None:
     """The leader's own question when there is one; without a leader, whether this member may be promoted at all."""
     if leader is not None:
-        return why_not_switch_over(view, FailoverRequest(leader if action == "switchover" else None, name, None, 0))
+        planned = action == "switchover"
+        return why_not_switch_over(view, FailoverRequest(leader if planned else None, name, None, 0, accept_loss=not planned))
     member = cluster.member(name)
     assert member is not None, "the caller took the name from the members"
     if member.nofailover:

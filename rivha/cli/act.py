@@ -6,13 +6,17 @@ Each shows the cluster, asks, has an agent do it, and tells what happens meanwhi
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 import click
 
+from rivha.api.switching import why_it_may_lose
 from rivha.cli.common import asked, chosen, command, confirm, each, force_option, names_argument, scope_argument, show
 from rivha.cli.config import change_config
+from rivha.cli.loss import loss
 from rivha.cli.place import Failed, Options, Place, UnreachableError, leader_first, place, place_and_names
 from rivha.cli.story import Story, is_whole, telling
+from rivha.config import policy
 from rivha.dcs.base import Delete, Txn, Unchanged
 from rivha.dcs.writes import file_failover
 from rivha.model import Cluster, Outcome
@@ -59,27 +63,32 @@ async def switchover(
 @click.command()
 @scope_argument
 @click.option("--candidate", help="Who is to take over.")
+@click.option("--accept-loss", is_flag=True, help="In a synchronous mode: also to a member that may lack acknowledged commits.")
 @force_option
 @command
-async def failover(options: Options, scope: str | None, candidate: str | None, force: bool) -> None:
-    """Promotes a named member, also when nobody leads. In asynchronous mode what it has not received is lost."""
+async def failover(options: Options, scope: str | None, candidate: str | None, accept_loss: bool, force: bool) -> None:
+    """Promotes a named member, also when nobody leads. In asynchronous mode, and with --accept-loss, what it has not received is lost."""
     async with place(options, scope) as here:
         cluster = await here.read()
         show(cluster, here.scope)
         if candidate is None:
             if force:
                 raise click.UsageError("--candidate is needed: a failover is to a named member")
-            candidate = click.prompt(f"Candidate {[m.name for m in cluster.members]}").strip()
+            candidate = str(click.prompt(f"Candidate {[m.name for m in cluster.members]}")).strip()
+        mode = policy(cluster.config or {}).synchronous_mode
+        if mode == "off" or (accept_loss and why_it_may_lose(cluster, mode, candidate)):
+            for line in await loss(here.agents, cluster, candidate):
+                click.echo(line)
         demoting = f", demoting current leader {cluster.leader.name}" if cluster.leader else ""
         confirm(f"Are you sure you want to failover cluster {here.scope} to {candidate}{demoting}?", force=force)
         try:
-            await _switch(here, cluster, "/failover", {"candidate": candidate})
+            await _switch(here, cluster, "/failover", {"candidate": candidate, **({"accept_loss": True} if accept_loss else {})})
         except UnreachableError as why:
             click.echo(f"No agent answers ({why}); writing the request to etcd.")
-            await _file_failover(here, cluster, str(candidate))
+            await _file_failover(here, cluster, candidate, accept_loss)
 
 
-async def _switch(here: Place, cluster: Cluster, path: str, body: dict[str, str]) -> None:
+async def _switch(here: Place, cluster: Cluster, path: str, body: Mapping[str, object]) -> None:
     """Asks, and tells what happens until all is well again. Raises UnreachableError when no agent can be reached."""
     async with telling(here, cluster, click.echo) as story:
         asking = asyncio.create_task(asked(here, leader_first(cluster), "POST", path, body, SWITCH_S))
@@ -100,10 +109,14 @@ async def _settle(story: Story) -> None:
         click.echo(f"Not everybody streams from the new leader after {SETTLE_S:g} s; see the table and `rivhactl explain MEMBER`.")
 
 
-async def _file_failover(here: Place, cluster: Cluster, candidate: str) -> None:
+async def _file_failover(here: Place, cluster: Cluster, candidate: str, accept_loss: bool) -> None:
+    """Under the check that an agent would have made."""
     if cluster.member(candidate) is None:
         raise Failed(f"there is no member {candidate}; there are: {', '.join(m.name for m in cluster.members) or 'none'}")
-    outcome = await here.commit(file_failover(cluster, None, candidate, None))
+    why = None if accept_loss else why_it_may_lose(cluster, policy(cluster.config or {}).synchronous_mode, candidate)
+    if why is not None:
+        raise Failed(f"failover is not possible: {why}; --accept-loss promotes it all the same")
+    outcome = await here.commit(file_failover(cluster, None, candidate, None, accept_loss))
     if outcome is not Outcome.DONE:
         raise Failed("another request came first" if outcome is Outcome.REFUSED else "unknown whether it was written: etcd did not answer")
     async with telling(here, cluster, click.echo) as story:

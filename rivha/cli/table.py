@@ -23,8 +23,7 @@ Row = dict[str, object]
 
 def described(cluster: Cluster, scope: str) -> Json:
     """`/cluster` as an agent would answer it, from what etcd holds."""
-    in_force = policy(cluster.config or {})
-    return cluster_json(cluster, scope, mode=in_force.synchronous_mode, paused=in_force.paused)
+    return cluster_json(cluster, scope, policy(cluster.config or {}))
 
 
 def member_rows(document: Mapping[str, object], *, extended: bool = False, topology: bool = False) -> tuple[list[str], list[Row]]:
@@ -106,6 +105,8 @@ def footer(document: Mapping[str, object]) -> list[str]:
     if isinstance(request, dict):
         lines.append(f" Switchover scheduled at: {request.get('at')}")
         lines += [f"                    {word}: {request[word]}" for word in ("from", "to") if request.get(word)]
+    if document.get("degraded"):
+        lines.append(f" Degraded: {document['degraded']}")
     members = document.get("members")
     for member in members if isinstance(members, list) else []:
         if member.get("problem"):

@@ -56,6 +56,9 @@ def later(view: View, **changes: Any) -> View:
 LEADERLESS = a_view("b", cluster=a_cluster(None))
 ALONE = a_view("a", cluster=a_cluster(members=(a_member("a", role="primary"),)))
 SYNC = a_view("a", policy={"synchronous_mode": "on"}, cluster=a_cluster(sync=voters("b")))
+ORPHANED = a_view("c", policy={"synchronous_mode": "quorum"}, cluster=a_cluster(None, sync=voters("b")))
+VOTERLESS = a_view("c", policy={"synchronous_mode": "quorum"}, cluster=a_cluster(None, sync=voters()))
+LEFTOVER = a_view("c", cluster=a_cluster(None, sync=voters("b")))  # the mode was turned off, and its leader died before it said so
 PAUSED = a_view("a", policy={"paused": True})
 FAR_BEHIND = (a_member("a", role="primary"), a_member("b", xlog_location=END - (2 << 20)))
 LAGGING = a_view("a", a_primary(replication=()), cluster=a_cluster(members=FAR_BEHIND))
@@ -85,6 +88,17 @@ PENDING = a_view("a", cluster=a_cluster(failover=FailoverRequest("a", "b", None,
         ("failover", {"candidate": "a"}, a_view(), 412, "failover is not possible: a is the leader already"),
         ("failover", {"candidate": "a"}, LEADERLESS, 200, "Successfully failed over"),
         ("failover", {"candidate": "b"}, LAGGING, 200, "Successfully failed over"),
+        ("switchover", {"leader": "a", "accept_loss": True}, a_view(), 400, "accept_loss is for a failover"),
+        ("failover", {"candidate": "b", "accept_loss": "sure"}, a_view(), 400, "accept_loss: "),
+        ("failover", {"candidate": "c"}, SYNC, 412, "failover is not possible: c is no synchronous standby and may lack"),
+        ("failover", {"candidate": "c", "accept_loss": True}, SYNC, 200, "Successfully failed over"),
+        ("failover", {"candidate": "b"}, SYNC, 200, "Successfully failed over"),
+        ("failover", {"candidate": "c"}, ORPHANED, 412, "acknowledged commits, which b held last; accept_loss"),
+        ("failover", {"candidate": "c", "accept-loss": True}, ORPHANED, 200, "Successfully failed over"),
+        ("failover", {"candidate": "b"}, ORPHANED, 200, "Successfully failed over"),
+        ("failover", {"candidate": "a"}, ORPHANED, 200, "Successfully failed over"),
+        ("failover", {"candidate": "c"}, VOTERLESS, 412, "acknowledged commits, which only a held last"),
+        ("failover", {"candidate": "c"}, LEFTOVER, 412, "c is no synchronous standby"),
         ("switchover", {"leader": "a"}, PENDING, 503, "DELETE /switchover withdraws it"),
         ("switchover", {"leader": "a"}, silent_etcd(a_view()), 503, "etcd does not answer this node"),
     ],
@@ -128,6 +142,13 @@ async def test_a_switchover_is_filed_and_answered_when_the_leader_has_changed() 
     (put,) = written[0].then
     assert isinstance(put, Put)
     assert (put.key, json.loads(put.value)) == ("failover", {"leader": "a", "member": "c"})
+
+
+async def test_an_accepted_loss_is_part_of_the_request() -> None:
+    desk = a_desk(ORPHANED)
+    written = recording(desk, lambda: later(ORPHANED, leader=LeaderKey("c", 5, 101)))
+    assert (await call(desk, "POST", "/failover", {"candidate": "c", "accept_loss": True})).status == 200
+    assert json.loads(getattr(written[0].then[0], "value", "")) == {"member": "c", "accept_loss": True}
 
 
 async def test_patronis_word_for_the_candidate_is_taken_as_well() -> None:

@@ -14,6 +14,7 @@ import yaml
 from rivha.dcs.base import Put, Txn
 from rivha.dcs.etcd import Etcd, EtcdSettings
 from rivha.model import Outcome
+from tests.api.views import END
 from tests.cli.stage import Stage, rivhactl
 from tests.etcd_process import EtcdServer, eventually
 
@@ -189,6 +190,37 @@ async def test_failover_writes_the_request_itself_when_no_agent_answers(stage: S
     assert (unknown.code, "there is no member x" in unknown.err) == (1, True)
     planned = await stage.ctl("switchover", stage.scope, "--force")
     assert (planned.code, "does not answer" in planned.err) == (1, True)
+
+
+async def test_a_failover_that_may_lose_commits_says_how_many_and_wants_to_be_told_so(stage: Stage) -> None:
+    await stage.put("config", '{"synchronous_mode":"quorum"}')
+    await stage.put("sync", '{"leader":"a","sync_standby":"b","quorum":0}')
+    await stage.publish("c", xlog_location=END - 5000, receive_lsn=END - 5000, replay_lsn=END - 5000)
+    await eventually(lambda: all(d.latest and d.latest.cluster and d.latest.cluster.sync for d in stage.desks.values()), "seen")
+    refused = await stage.ctl("failover", stage.scope, "--candidate", "c", "--force")
+    assert refused.code == 1
+    assert (
+        "refused (412): failover is not possible: c is no synchronous standby and may lack acknowledged commits, which b held"
+        in refused.err
+    )
+    asked = await stage.ctl("failover", stage.scope, "--candidate", "c", "--accept-loss")
+    assert asked.code == 1
+    assert asked.out.index("5000 bytes (0.0 MB) are lost") < asked.out.index("Are you sure")
+    assert "How old c's last transaction is, is not known" in asked.out
+    done = await stage.ctl("failover", stage.scope, "--candidate", "c", "--accept-loss", "--force")
+    assert done.code == 0, done.err
+    assert 'Successfully failed over to "c"' in done.out
+    voter = await stage.ctl("failover", stage.scope, "--candidate", "b", "--force")
+    assert (voter.code, "are lost" in voter.out) == (0, False)
+
+
+async def test_the_same_is_refused_when_no_agent_answers(stage: Stage) -> None:
+    await stage.put("sync", '{"leader":"a","sync_standby":"b","quorum":0}')
+    for api in stage.apis.values():
+        await api.stop()
+    refused = await stage.ctl("failover", stage.scope, "--candidate", "c", "--force")
+    assert (refused.code, "--accept-loss promotes it all the same" in refused.err) == (1, True)
+    assert (await stage.ctl("failover", stage.scope, "--candidate", "c", "--accept-loss", "--force")).code == 0
 
 
 async def test_restart_goes_to_replicas_first_and_can_be_filtered(stage: Stage) -> None:

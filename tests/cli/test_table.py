@@ -7,9 +7,10 @@ import json
 import pytest
 import yaml
 
+from rivha.cli.loss import in_bytes, in_seconds
 from rivha.cli.story import changes, is_whole
 from rivha.cli.table import described, footer, member_rows, rendered, titled
-from rivha.model import Cluster, FailoverRequest, Pledge, Resignation
+from rivha.model import Cluster, FailoverRequest, Pledge, Resignation, SyncState
 from tests.api.views import END, MB, a_cluster, a_member, voters
 
 MEMBERS = (
@@ -92,6 +93,66 @@ def test_the_footer_tells_what_concerns_the_whole_cluster() -> None:
         " Not readable in etcd: sync: is not JSON",
         " Nobody leads: b ranks first",
     ]
+
+
+def test_the_footer_tells_why_each_member_does_not_take_over() -> None:
+    members = (
+        a_member("b", problem="not eligible: 1 of 2 needed pledges, waiting for c"),
+        a_member("d", problem="not eligible: not a voter"),
+    )
+    assert footer(described(a_cluster(None, members), "demo")) == [
+        " b: not eligible: 1 of 2 needed pledges, waiting for c",
+        " d: not eligible: not a voter",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("config", "sync", "text"),
+    [
+        ({"synchronous_mode": "quorum"}, voters("b"), ""),
+        ({"synchronous_mode": "quorum"}, voters(), "what a acknowledges now only a holds, and nobody else may lead"),
+        ({"synchronous_mode": "on"}, None, "there is no synchronous standby"),
+        ({"synchronous_mode": "on", "synchronous_mode_strict": True}, voters(), "commits wait"),
+        ({}, voters(), ""),
+    ],
+)
+def test_a_synchronous_cluster_without_a_voter_says_what_that_means(config: dict[str, object], sync: SyncState | None, text: str) -> None:
+    lines = footer(described(a_cluster(members=MEMBERS, sync=sync, config=config), "demo"))
+    assert [line.startswith(" Degraded: ") and text in line for line in lines] == ([True] if text else [])
+    assert footer(described(a_cluster(None, MEMBERS, sync=sync, config=config), "demo")) == []
+
+
+# ---- what a failover may cost
+
+
+@pytest.mark.parametrize(
+    ("cluster", "text"),
+    [
+        (a_cluster(None, (a_member("b"),)), "only what the leader wrote since it published that can be lost"),
+        (a_cluster(None, (a_member("b"),), optime=END + 3 * MB), f"{3 * MB} bytes (3.0 MB) are lost"),
+        (a_cluster("a", (a_member("a", role="primary", xlog_location=END + 7), a_member("b"))), "7 bytes (0.0 MB) are lost"),
+        (a_cluster(None, (a_member("b", xlog_location=None),)), "not known: b has published no position"),
+        (a_cluster(None, (a_member("b"),), optime=0), "not known: the leader has published no position"),
+    ],
+)
+def test_what_a_failover_may_cost_is_told_in_bytes(cluster: Cluster, text: str) -> None:
+    member = cluster.member("b")
+    assert member is not None
+    assert text in in_bytes(cluster, member)
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ('{"xlog": {"replayed_timestamp": "2026-07-01 10:00:00.5+00"}, "dcs_last_seen": 1782900012}', "b has applied is 12 s old"),
+        ('{"xlog": {"replayed_timestamp": null}, "dcs_last_seen": 1782900012}', "is not known"),
+        ('{"xlog": {"location": 5}}', "is not known"),
+        ("[]", "is not known"),
+        ("", "is not known"),
+    ],
+)
+def test_what_a_failover_may_cost_is_told_in_seconds(answer: str, text: str) -> None:
+    assert text in in_seconds("b", answer)
 
 
 def test_an_empty_table_is_a_table() -> None:
