@@ -9,7 +9,19 @@ from datetime import UTC, datetime
 
 import structlog
 
-from rivha.agent.brain.upkeep import Chore, ClearFailover, Configure, Housekeeping, KeepSlots, Publish, RefuseWish, Restore, WriteHistory
+from rivha.agent.brain.quorum import Electors
+from rivha.agent.brain.upkeep import (
+    Chore,
+    ClearFailover,
+    Configure,
+    Housekeeping,
+    KeepSlots,
+    Publish,
+    RecordVoters,
+    RefuseWish,
+    Restore,
+    WriteHistory,
+)
 from rivha.agent.brain.view import View
 from rivha.agent.desk import Desk
 from rivha.agent.lease import Leases
@@ -39,6 +51,7 @@ class Chores:
         self._me, self._dcs, self._postgres, self._leases, self._desk = me, dcs, postgres, leases, desk
         self._wall, self._configure = wall, configure
         self.done = Housekeeping(my_slot=slot_name(me))
+        self.moved = False  # `sync` was written: the next change may be due at once
         self._complaint = ""
         self._slots_task: asyncio.Task[None] | None = None
 
@@ -68,6 +81,8 @@ class Chores:
         match chore:
             case Publish():
                 await self._publish(v, chore, budget_s)
+            case RecordVoters(electors):
+                await self._record_voters(v, electors, budget_s)
             case Restore(initialize, config):
                 await self._restore(v, initialize, config, budget_s)
             case ClearFailover(why):
@@ -102,6 +117,17 @@ class Chores:
             optime=chore.optime if chore.status else d.optime,
             slots=chore.slots if chore.status else d.slots,
         )
+
+    async def _record_voters(self, v: View, electors: Electors, budget_s: float) -> None:
+        """Unknown: it may be carried out at any time yet, and the next write takes its ground away before anything else is changed."""
+        assert v.cluster is not None
+        outcome = await self._dcs.commit(writes.record_voters(v.cluster, self._me, electors.voters, electors.quorum), budget_s)
+        self.done = replace(self.done, sync_term=v.term if outcome is Outcome.DONE else 0)
+        self.moved = outcome is Outcome.DONE
+        changed = v.sync is None or (v.sync.voters, v.sync.quorum) != (electors.voters, electors.quorum)
+        if changed:
+            names, needed = ", ".join(sorted(electors.voters)), electors.quorum + 1
+            log.info("who may elect", voters=names or "nobody: only I may lead", needed=needed if names else 0, outcome=outcome.value)
 
     async def keep_member_alive(self, v: View) -> None:
         """Once a tick: cheap unless the lease is due."""

@@ -15,7 +15,7 @@ from rivha.agent.brain.view import View
 from rivha.agent.chores import Chores
 from rivha.agent.desk import Desk
 from rivha.agent.dynamic import Dynamic
-from rivha.agent.fence import Fence
+from rivha.agent.fence import Fence, NoSafeguards, Safeguards
 from rivha.agent.job import JobSlot
 from rivha.agent.journal import Journal
 from rivha.agent.lease import Leases
@@ -47,12 +47,14 @@ class Core:
         ask: Ask,
         measured: Callable[[View, float], None] = lambda view, seconds: None,
         scheduled_restart: Callable[[], Mapping[str, object] | None] = lambda: None,
+        safeguards: Safeguards | None = None,
     ) -> None:
         self.dcs, self.postgres, self.dynamic = dcs, postgres, dynamic
         self.waker = Waker()
         self.jobs = JobSlot(clock, self.waker.wake)
         self.leases = Leases(dcs, clock)
-        self.fence = Fence(clock, self._fenced)
+        safeguards = safeguards or NoSafeguards()
+        self.fence = Fence(clock, self._fenced, safeguards)
         self.prober = Prober(ask, clock, self.waker.wake)
         self.journal = Journal()
         self.desk = Desk(clock, self.journal, self._commit, reload_file, self.waker.wake)
@@ -67,8 +69,9 @@ class Core:
             callbacks=callbacks,
             clock=clock,
             first_config=lambda: dynamic.shared,
-            configure_first=lambda: dynamic.apply(reload=False),
+            configure_first=dynamic.apply_first,
             after_promotion=self._checkpoint,
+            arm=safeguards.arm,
         )
         self.tick = Tick(
             me=base.name,
@@ -76,6 +79,7 @@ class Core:
             clock=clock,
             wall=wall,
             observer=Observer(dcs, postgres, clock),
+            prober=self.prober,
             performer=performer,
             chores=Chores(base.name, dcs, postgres, self.leases, self.desk, wall, lambda v: dynamic.apply()),
             leases=self.leases,
@@ -87,6 +91,7 @@ class Core:
             waker=self.waker,
             measured=measured,
             scheduled_restart=scheduled_restart,
+            unfit=safeguards.unfit,
             checkpoint_pending=lambda: self.checkpoint is not None and not self.checkpoint.done(),
         )
 

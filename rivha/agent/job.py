@@ -40,12 +40,13 @@ class JobSlot:
         *,
         subject: str = "",
         term: int = 0,
+        ground: tuple[int, int, int] | None = None,
         at_end: Callable[[Job], None] | None = None,
     ) -> bool:
         """False when the slot is taken. A text that `work` returns is the job's result; `at_end` is called before the wake-up."""
         if self._task is not None:
             return False
-        self.job = Job(kind, self._clock(), subject, term)
+        self.job = Job(kind, self._clock(), subject, term, ground)
         log.info("job begins", job=kind, subject=subject)
         self._task = asyncio.create_task(work(), name=f"job {kind}")
         self._task.add_done_callback(lambda task: self._ended(task, at_end))

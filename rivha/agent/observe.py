@@ -25,6 +25,7 @@ class Seen:
     at: float
     postgres: PostgresStatus
     dcs_error: str = ""
+    lease_left_s: float | None = None  # of the lease that was asked about; 0 when it is gone, None when nothing is known
 
 
 @dataclass(slots=True)
@@ -37,14 +38,24 @@ class Observer:
     _complaints: tuple[str, ...] = field(default=(), init=False)
     _silent: bool = field(default=False, init=False)
 
-    async def look(self, budget_s: float) -> Seen:
-        """Takes `budget_s` seconds at the most, and never raises for what is out there."""
+    async def look(self, budget_s: float, lease_id: int | None = None) -> Seen:
+        """Takes `budget_s` seconds at the most, and never raises for what is out there. `lease_id`: how long it lives is asked, too."""
         at = self.clock()
-        (cluster, error), status = await asyncio.gather(self._read(budget_s), self.postgres.status(budget_s))
+        looks = self._read(budget_s), self.postgres.status(budget_s), self._lease_left_s(lease_id, budget_s)
+        (cluster, error), status, left_s = await asyncio.gather(*looks)
         if cluster is not None:
             self.last_cluster, self.last_cluster_at = cluster, at
         self._tell(cluster, error)
-        return Seen(cluster, at, status, error)
+        return Seen(cluster, at, status, error, left_s)
+
+    async def _lease_left_s(self, lease_id: int | None, budget_s: float) -> float | None:
+        if lease_id is None:
+            return None
+        try:
+            left_s = await self.dcs.time_to_live(lease_id, budget_s)
+        except DcsUnavailable:
+            return None
+        return left_s or 0.0
 
     async def _read(self, budget_s: float) -> tuple[Cluster | None, str]:
         try:

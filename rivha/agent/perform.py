@@ -44,6 +44,7 @@ class Performer:
     first_config: Callable[[], dict[str, object]]  # bootstrap.dcs: what a new cluster's `config` becomes
     configure_first: Callable[[], Awaitable[object]]  # the same, put in force before initdb
     after_promotion: Callable[[int], None]  # begins the checkpoint that rewinding nodes wait for
+    arm: Callable[[], Awaitable[None]]  # the watchdog, before Postgres becomes a primary (HAZARDS C 46)
 
     # ---- the lease ----
 
@@ -66,7 +67,7 @@ class Performer:
                 return Outcome.DONE if await self.leases.renew(lease_id, v.policy.ttl_s, budget_s) else Outcome.REFUSED
             case do.MakePledge(term):
                 await self.jobs.cancel()
-                return _begun(self.jobs.begin("pledge", lambda: self._pledge(v, term), term=term))
+                return _begun(self.jobs.begin("pledge", lambda: self._pledge(v, term), term=term, ground=v.ground))
             case do.Rebind():
                 return await self._rebind(v)
             case do.Win():
@@ -79,6 +80,8 @@ class Performer:
                 await self._told(self._cluster(v), writes.abandon_bootstrap, budget_s)
                 raise CannotRun(f"the bootstrap of the cluster failed: {v.job.detail if v.job else ''}", 7)
             case do.Withdraw():
+                if v.busy_with("pledge"):
+                    await self.jobs.cancel()
                 return await self._told(self._cluster(v), lambda c: writes.withdraw(c, self.me), budget_s)
             case do.Resign():
                 return await self._resign(v, action, budget_s)
@@ -140,7 +143,10 @@ class Performer:
         return (await self._told(self._cluster(v), lambda c: writes.pledge(c, pledge), v.policy.retry_timeout_s)).value
 
     async def _resign(self, v: View, action: do.Resign, budget_s: float) -> Outcome:
-        resignation = Resignation(v.term, self.me, action.candidate, action.lsn, action.reason)
+        if v.down:  # what a dead postmaster left behind goes first: nothing of it may write or send any more
+            await self.postgres.stop(fast_s=0.0)
+        timeline = (v.postgres.timeline or 0) if action.lsn else 0
+        resignation = Resignation(v.term, self.me, action.candidate, action.lsn, action.reason, timeline=timeline)
         outcome = await self._told(self._cluster(v), lambda c: writes.resign(c, self.me, resignation, action.lsn), budget_s)
         if outcome is Outcome.DONE:
             self.leases.leader = None
@@ -167,7 +173,9 @@ class Performer:
             case do.Promote(term, start_before):
                 if self.clock() >= start_before or self.leases.leader is None:
                     return Outcome.REFUSED
-                return self._begin("promote", lambda: self._promote(term, start_before), term=term)
+                return self._begin("promote", lambda: self._promote(action), term=term)
+            case do.Synchronize(names):
+                return self._begin("synchronize", lambda: self.postgres.synchronize(names), subject=names or "nobody")
             case do.Clone(source):
                 return self._begin("clone", lambda: self.postgres.clone(source), subject=source.name)
             case do.Rewind(source):
@@ -229,8 +237,10 @@ class Performer:
             self._call_if_done(job, "on_role_change" if was_primary else "on_start", "primary" if action.primary else "replica")
 
         async def start() -> None:
+            if action.primary:
+                await self.arm()
             self._in_time(action.start_before)
-            await self.postgres.start(primary=action.primary, upstream=upstream)
+            await self.postgres.start(primary=action.primary, upstream=upstream, names=action.names)
 
         return self._begin("start", start, subject=subject, at_end=told)
 
@@ -239,11 +249,14 @@ class Performer:
         if start_before is not None and self.clock() >= start_before:
             raise CommandFailed("the lease has become too short since this was decided; the next tick decides anew")
 
-    async def _promote(self, term: int, start_before: float) -> None:
-        self._in_time(start_before)
+    async def _promote(self, action: do.Promote) -> None:
+        """The names come first: not one commit of the new primary is to be acknowledged without them."""
+        await self.arm()
+        await self.postgres.synchronize(action.names)
+        self._in_time(action.start_before)
         await self.postgres.promote()
         self.callbacks.call("on_role_change", "primary")
-        self.after_promotion(term)
+        self.after_promotion(action.term)
 
     async def _compare(self, v: View, action: do.Compare) -> str:
         history, text = await self.postgres.compare(action.leader)

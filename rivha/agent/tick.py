@@ -6,6 +6,7 @@ The tick itself renews the lease: if it stops, the lease ends and the fence fire
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -14,8 +15,9 @@ import structlog
 from rivha.agent.brain.actions import Stop
 from rivha.agent.brain.decide import decide
 from rivha.agent.brain.memory import Memory, remember
+from rivha.agent.brain.synchronous import next_step
 from rivha.agent.brain.upkeep import describe, settings, upkeep
-from rivha.agent.brain.view import STEP_DOWN_SHARE, Situation, View
+from rivha.agent.brain.view import Situation, View, Witness
 from rivha.agent.chores import Chores
 from rivha.agent.desk import Desk
 from rivha.agent.dynamic import Dynamic
@@ -25,6 +27,7 @@ from rivha.agent.journal import Entry, Journal
 from rivha.agent.lease import Leases
 from rivha.agent.observe import Observer
 from rivha.agent.perform import Performer
+from rivha.agent.probe import Prober
 from rivha.model import Cluster, Member, Outcome, Policy
 
 log = structlog.get_logger(__name__)
@@ -64,6 +67,7 @@ class Tick:
     clock: Callable[[], float]
     wall: Callable[[], float]
     observer: Observer
+    prober: Prober
     performer: Performer
     chores: Chores
     leases: Leases
@@ -78,10 +82,11 @@ class Tick:
     stopping: bool = False
     # Set when etcd was silent as the agent began: raises CannotRun if another agent of my name runs, within some seconds.
     admit: Callable[[Cluster], Awaitable[None]] | None = None
+    unfit: Callable[[], str] = lambda: ""  # why this machine must not lead
     checkpoint_pending: Callable[[], bool] = lambda: False
     scheduled_restart: Callable[[], Mapping[str, object] | None] = lambda: None
-    _gist: tuple[str, ...] = ()
     _quick: int = 0
+    _step_down_at: float | None = None  # as the last look found it
 
     async def run(self) -> None:
         """Until the agent is to end and nothing is left to hand over; raises CannotRun when it must not go on."""
@@ -127,17 +132,20 @@ class Tick:
         self.chores.saw(view)
         self.desk.publish(view)
         member = describe(view, replace(self.base, scheduled_restart=self.scheduled_restart()))
+        self.chores.moved = False
         await self.chores.perform(view, upkeep(view, member, self.chores.done))
         await self.chores.keep_member_alive(view)
         self.measured(view, self.clock() - began)
         renewed = type(decision.lease.action).__name__ in ("Renew", "Nothing")
-        return view, (lease_outcome is Outcome.DONE and not renewed) or _adopted(view, self.leases) or postgres_outcome is Outcome.DONE
+        moved = (lease_outcome is Outcome.DONE and not renewed) or postgres_outcome is Outcome.DONE or self.chores.moved
+        return view, moved or _adopted(view, self.leases)
 
     async def _look(self) -> View:
         """Observe, then remember."""
         # Before the look: a job that ends during it has changed what the look may have missed. Seen as running, it is looked at again.
         job = self.jobs.job
-        seen = await self.observer.look(self._budget_s(self.dynamic.policy))
+        watched, lease_id = self._watch()
+        seen = await self.observer.look(self._budget_s(self.dynamic.policy), lease_id)
         self.dynamic.heard(seen.cluster.config if seen.cluster else None)
         view = View(
             now=self.clock(),
@@ -157,17 +165,38 @@ class Tick:
             stopping=self.stopping,
             checkpoint_pending=self.checkpoint_pending(),
             member_lease_id=self.leases.member.lease_id if self.leases.member else 0,
+            unfit=self.unfit(),
+            witness=self._witness(watched, seen.lease_left_s),
+            sync_doubtful=self.memory.last_term != self.chores.done.sync_term,
         )
         self.memory = remember(view)
-        return replace(view, memory=self.memory)
+        view = replace(view, memory=self.memory)
+        self._step_down_at = view.step_down_at
+        return view
+
+    def _watch(self) -> tuple[str | None, int | None]:
+        """Whom I watch as a voter, and, once it does not answer, the lease to ask about: the two witnesses of DESIGN 6.1."""
+        policy, c = self.dynamic.policy, self.observer.last_cluster
+        holder = (c.leader.name if c.leader else c.sync.leader if c.sync else None) if c else None
+        if c is None or c.sync is None or policy.paused or self.me not in c.sync.voters or holder == self.me:
+            holder = None
+        member = c.member(holder) if c else None
+        self.prober.aim(holder, member.api_url if member else "", policy.suspect_after_s)
+        silent = holder is not None and self.prober.silent_for_s(holder) >= policy.suspect_after_s
+        return holder, c.leader.lease_id if silent and c is not None and c.leader is not None else None
+
+    def _witness(self, name: str | None, lease_left_s: float | None) -> Witness | None:
+        """etcd tells whole seconds that are left: the lease was renewed at least one second less ago than is missing."""
+        if name is None:
+            return None
+        gone_s = None if lease_left_s is None else math.ceil(self.dynamic.policy.ttl_s) - lease_left_s - 1.0
+        return Witness(name, self.prober.silent_for_s(name), gone_s)
 
     def _budget_s(self, policy: Policy) -> float:
         """For one look; cut short when a primary's step-down comes near, so that a silent etcd does not make it late."""
-        lease = self.leases.leader
-        if lease is None:
+        if self._step_down_at is None:
             return policy.retry_timeout_s / 2
-        left = lease.expires_at - lease.ttl_s * STEP_DOWN_SHARE - self.clock()
-        return min(policy.retry_timeout_s / 2, max(left, LEAST_LOOK_S))
+        return min(policy.retry_timeout_s / 2, max(self._step_down_at - self.clock(), LEAST_LOOK_S))
 
     def _tell(self, entry: Entry) -> None:
         """Changes, not beats; that a job runs is told by the job."""
@@ -177,17 +206,20 @@ class Tick:
             log.info("decision", situation=entry.view.situation.value, **facts)
 
     def _vouch(self, v: View) -> None:
-        """Moves the fence's deadline: to the end of the lease while I lead, away when there is no primary to fence."""
-        lease = self.leases.leader
-        if v.policy.paused:
+        """Moves the fence's deadline: to the end of the lease or of the voters' proof while I lead, away when there is nothing to fence."""
+        lease, proven = self.leases.leader, v.proven_until
+        by_lease = None if lease is None else lease.expires_at - lease.ttl_s * FENCE_SHARE
+        by_proof = None if proven is None else proven + v.policy.retry_timeout_s + v.policy.loop_wait_s  # the rules come first
+        until = max((at for at in (by_lease, by_proof) if at is not None), default=None)
+        if v.policy.paused or until == math.inf:
             self.fence.vouch(None)
-        elif lease is not None and (v.is_primary or _becomes_primary(v)):
-            self.fence.vouch(lease.expires_at - lease.ttl_s * FENCE_SHARE, quit_s=lease.ttl_s * FENCE_SHARE / 2)
+        elif until is not None and (v.is_primary or _becomes_primary(v)):
+            self.fence.vouch(until, quit_s=v.policy.ttl_s * FENCE_SHARE / 2)
         elif not v.is_primary or v.busy_with("bootstrap") or v.bootstrap_is_mine:
             self.fence.vouch(None)
         elif self.fence.deadline is None:
             # A primary without a lease: adopted, or just deprived. The rules stop it; the fence sees to it that they do.
-            self.fence.vouch(self.clock() + v.policy.retry_timeout_s + v.policy.loop_wait_s)
+            self.fence.vouch(self.clock() + v.policy.retry_timeout_s + v.policy.loop_wait_s, earned=False)
 
 
 def _becomes_primary(v: View) -> bool:
@@ -218,7 +250,9 @@ def beat_s(v: View) -> float:
     since = v.memory.not_streaming_since
     connecting = since is not None and v.now - since < CONNECTING_S
     restless = v.situation is Situation.LEADERLESS or (v.situation is Situation.LEADING and not v.running) or v.stopping or connecting
-    return min(RESTLESS_BEAT_S, v.policy.loop_wait_s) if restless else v.policy.loop_wait_s
+    suspicious = v.witness is not None and v.witness.silent_s >= v.policy.suspect_after_s
+    unsettled = v.i_lead and next_step(v) is not None
+    return min(RESTLESS_BEAT_S, v.policy.loop_wait_s) if restless or suspicious or unsettled else v.policy.loop_wait_s
 
 
 def stirs(key: str, v: View | None) -> bool:

@@ -65,6 +65,7 @@ class _Parser:
             history=self.read(HISTORY, _history) or (),
             history_revision=self.written(HISTORY),
             pledges=tuple(p for kv in self.below(PLEDGES) if (p := self.read(kv.key, _pledge)) is not None),
+            pledge_revisions={kv.key.removeprefix(PLEDGES): kv.mod_revision for kv in self.below(PLEDGES)},
             resigned=self.read(RESIGNED, _resignation),
             complaints=tuple(self.complaints),
         )
@@ -244,8 +245,10 @@ def _setting(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _pledge(kv: KeyValue) -> Pledge:
+def _pledge(kv: KeyValue) -> Pledge | None:
     data = _object(kv.value)
+    if data.get("withdrawn") is True:
+        return None
     term, timeline, lsn = (_get(data, key, _int) for key in ("term", "timeline", "lsn"))
     return Pledge(kv.key.removeprefix(PLEDGES), term, timeline, lsn, kv.mod_revision)
 
@@ -319,6 +322,9 @@ def _history_fields(line: HistoryLine) -> list[object]:
     while len(fields) > 3 and not fields[-1]:
         fields.pop()
     return fields
+
+
+WITHDRAWN = '{"withdrawn":true}'  # a pledge that no longer stands; the key stays, so that its revision grows
 
 
 def pledge_text(p: Pledge) -> str:

@@ -21,6 +21,7 @@ from rivha.dcs.records import (
     RESIGNED,
     STATUS,
     SYNC,
+    WITHDRAWN,
     config_text,
     failover_text,
     history_text,
@@ -153,19 +154,22 @@ def pledge(c: Cluster, p: Pledge) -> Txn:
     """While it exists I stream from nobody and acknowledge nothing (DESIGN 6.2).
 
     Guards: the leadership given up on is the last, and `sync` as read. Every new leader writes `sync`: a pledge that was on its way, or
-    whose freeze took long, cannot be made once somebody has led since, though the key be gone again.
+    whose freeze took long, cannot be made once somebody has led since, though the key be gone again. And my own key as read: a pledge
+    that may be carried out yet is refused once it was withdrawn.
     """
-    return Txn((_leader_as_read(c), _sync_as_read(c)), (Put(PLEDGES + p.name, pledge_text(p)),))
+    return Txn((_leader_as_read(c), _sync_as_read(c), _pledge_as_read(c, p.name)), (Put(PLEDGES + p.name, pledge_text(p)),))
 
 
 def withdraw(c: Cluster, me: str) -> Txn:
-    """I stream again. Guards: the leadership as read, so that nobody won on my pledge meanwhile, and my pledge as read.
+    """I stream again. Guards: the leadership as read, so that nobody won on my pledge meanwhile, and my pledge key as read.
 
-    A pledge of mine that could not be parsed is withdrawn on the first guard alone: nobody else writes it.
+    It is not deleted but written over, also where no pledge stands: the new revision refuses one of mine that is still on its way.
     """
-    mine = c.pledge(me)
-    when = (_leader_as_read(c),) if mine is None else (_leader_as_read(c), Unchanged(PLEDGES + me, mine.revision))
-    return Txn(when, (Delete(PLEDGES + me),))
+    return Txn((_leader_as_read(c), _pledge_as_read(c, me)), (Put(PLEDGES + me, WITHDRAWN),))
+
+
+def _pledge_as_read(c: Cluster, name: str) -> Unchanged:
+    return Unchanged(PLEDGES + name, c.pledge_revisions.get(name, 0))
 
 
 def resign(c: Cluster, me: str, r: Resignation, optime: Lsn) -> Txn:

@@ -237,7 +237,29 @@ def test_an_unreadable_pledge_can_be_withdrawn_by_its_writer(store: Store) -> No
     store.put("rivha/pledges/b", "garbage")
 
     assert store.commit(writes.withdraw(store.cluster(), "b"))
-    assert "rivha/pledges/b" not in store.items
+    assert store.cluster().pledges == ()
+    assert store.cluster().complaints == ()
+
+
+def test_a_pledge_that_is_still_on_its_way_is_refused_once_it_was_withdrawn(store: Store) -> None:
+    """The leader and `sync` are as it read them; its own key is not."""
+    before = store.cluster()
+    late = writes.pledge(before, Pledge("b", 1, 1, 7))
+
+    assert store.commit(writes.withdraw(before, "b"))
+    assert not store.commit(late)
+    assert store.commit(writes.pledge(store.cluster(), Pledge("b", 1, 1, 7)))
+
+
+def test_voters_are_recorded_by_the_leader_in_office_and_no_late_record_of_its_own_comes_through(store: Store) -> None:
+    c = store.cluster()
+    late = writes.record_voters(c, "a", {"b"}, 0)
+
+    assert store.commit(writes.record_voters(c, "a", {"b", "c"}, 1))  # what stood there before, written anew
+    assert not store.commit(late)
+    now = store.cluster().sync
+    assert now is not None
+    assert (now.voters, now.quorum) == ({"b", "c"}, 1)
 
 
 def test_a_resignation_gives_the_key_back_and_says_so_at_once(store: Store) -> None:

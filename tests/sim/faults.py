@@ -66,14 +66,19 @@ def parse(text: str) -> Script:
     return sorted(script)
 
 
-def random_script(rng: random.Random, hosts: list[str], seconds: float) -> Script:
-    """Faults come in bursts: the second one while the first is being dealt with is what finds bugs. Some runs are quiet, some wild."""
+def random_script(rng: random.Random, hosts: list[str], seconds: float, without: frozenset[str] = frozenset()) -> Script:
+    """Faults come in bursts: the second one while the first is being dealt with is what finds bugs. Some runs are quiet, some wild.
+
+    `without`: kinds that are left out, traps of them included.
+    """
     script, at, pace = [], 1.0, rng.choice((0.5, 1.0, 1.0, 2.0))
     shares, groups = [share for share, _ in SHARES], [sorted(group) for _, group in SHARES]
     while at < seconds:
         kind = rng.choice(rng.choices(groups, shares)[0])
         host = LEADER if rng.random() < 0.6 else rng.choice(hosts)
-        script.append(Fault(at, kind, host, rng.uniform(0.1, 20.0)))
+        fault = Fault(at, kind, host, rng.uniform(0.1, 20.0))
+        if not any(kind.startswith(name) for name in without):
+            script.append(fault)
         at += pace * rng.choice((0.02, 0.1, 0.5, 2.0, 5.0, 12.0, 20.0)) * rng.uniform(0.5, 1.5)
     return script
 

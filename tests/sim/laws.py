@@ -115,14 +115,21 @@ class Laws:
             self.leaders.append(now.value)
             self.won[now.value] = now.mod_revision
             self._count(now.value)
-            if before is not None and before.leader is not None:  # issue 4 will allow it, to who holds the pledges of q + 1 voters
-                self.break_("the key was taken from its holder", f"by {now.value} from {before.leader.name}")
+            if before is not None and before.leader is not None:
+                self._key_was_taken(now.value, before)
             if before is not None:
                 self._what_is_lost(now.value, before)
                 self._the_best_one_won(now.value, before)
                 self._the_named_one_won(now.value, before)
                 self._who_may_lead(now.value, before)
             self.world.doing(now.value, "win")
+
+    def _key_was_taken(self, winner: str, before: Cluster) -> None:
+        """Asynchronous, a leadership ends with its lease or its resignation, never otherwise."""
+        self.break_("the key was taken from its holder", f"by {winner} from {before.leader.name if before.leader else ''}")
+
+    def names_taken(self, instance: Instance) -> None:
+        """The processes of a primary go by other synchronous_standby_names from now on: of no account here."""
 
     def _count(self, winner: str) -> None:
         if len(self.leaders) > 1:

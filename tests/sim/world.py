@@ -18,6 +18,7 @@ from tests.sim.disk import Entry
 from tests.sim.etcd import Store
 from tests.sim.host import Host
 from tests.sim.laws import Laws
+from tests.sim.laws_sync import SyncLaws
 from tests.sim.loop import PROCESS, VirtualLoop
 from tests.sim.network import Network
 from tests.sim.server import Instance
@@ -49,9 +50,9 @@ class World:
         self.hosts = {name: Host(self, name, n) for n, name in enumerate(self.shape.names, 1)}
         self.instances: dict[str, Instance] = {name: host.instance for name, host in self.hosts.items()}
         self.clients = Clients(self)
-        self.laws = Laws(self)
+        self.laws: Laws = SyncLaws(self) if self.shape.synchronous else Laws(self)
         # From a generator of its own: the same faults given as a script, or some of them, then meet the same world (shrink.py).
-        own = faults.random_script(random.Random(f"faults of {seed}"), list(self.hosts), chaos_s)
+        own = faults.random_script(random.Random(f"faults of {seed}"), list(self.hosts), chaos_s, self.shape.beyond)
         self.script = own if script is None else script
         self.lasts_s = 0.0  # a story's length: so long after it began, at the earliest, all is healed
         self.healed = False

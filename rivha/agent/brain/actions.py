@@ -90,12 +90,14 @@ class Start:
     primary: bool
     upstream: Upstream | None = None
     start_before: float | None = None
+    names: str | None = None  # a primary's synchronous_standby_names; None: what lies in its files
 
 
 @dataclass(frozen=True, slots=True)
 class Promote:
     term: int
     start_before: float  # the lease must outlive the promotion
+    names: str = ""  # synchronous_standby_names, in force before the first commit can be
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,13 @@ class Rewind:
 
 
 @dataclass(frozen=True, slots=True)
+class Synchronize:
+    """Put synchronous_standby_names in force, and see that every WAL sender has them."""
+
+    names: str
+
+
+@dataclass(frozen=True, slots=True)
 class SetAside:
     """Move the data directory out of the way (never delete); a running Postgres is stopped before."""
 
@@ -154,7 +163,9 @@ class GiveUp:
     why: str
 
 
-PostgresAction: TypeAlias = Nothing | Clone | Start | Promote | Stop | HandOver | Follow | Compare | Rewind | SetAside | Restart | GiveUp
+PostgresAction: TypeAlias = (
+    Nothing | Clone | Start | Promote | Stop | HandOver | Follow | Synchronize | Compare | Rewind | SetAside | Restart | GiveUp
+)
 
 A = TypeVar("A")
 

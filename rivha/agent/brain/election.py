@@ -1,11 +1,12 @@
 """Who may stand, who is best, and when the best one acts. All candidates see the same frozen pledges in etcd and so agree.
 
-In asynchronous mode everybody eligible may pledge, and winning needs the leader key to be gone. The synchronous modes (issue "Zero loss")
-add here that q + 1 voters must have pledged; nothing else of the shape changes.
+In asynchronous mode everybody eligible may pledge, and winning needs the leader key to be gone. In a synchronous mode only those win who
+provably hold every acknowledged commit (`votes.py`), and for that the key may still stand.
 """
 
 from __future__ import annotations
 
+from rivha.agent.brain import votes
 from rivha.agent.brain.view import View
 from rivha.model import Lsn, Member, Pledge, Role, format_lsn
 
@@ -32,7 +33,7 @@ def standing_for_s(v: View) -> float:
 def named_candidate(v: View) -> str | None:
     """Whom the resigned leader or an operator wants, while that node is published and the grace lasts."""
     c = v.cluster
-    if c is None or leaderless_for_s(v) > GRACE_S:
+    if c is None or (leaderless_for_s(v) if v.nobody_leads else standing_for_s(v)) > GRACE_S:
         return None
     resigned = c.resigned.candidate if c.resigned and c.resigned.term >= v.memory.last_term else None
     name = resigned or (c.failover.candidate if c.failover and not c.failover.scheduled_at else None)
@@ -77,9 +78,10 @@ def why_i_may_not_stand(v: View) -> str | None:
         return "etcd does not answer"
     if v.unreadable:
         return f"etcd holds what I cannot read: {v.unreadable}"
-    me = Member(v.me, tags=v.tags)
-    if me.nofailover:
+    if Member(v.me, tags=v.tags).nofailover and not votes.is_voter(v):
         return "tag nofailover"
+    if v.unfit:
+        return v.unfit
     if not (v.running and p.role is Role.STANDBY):
         problem = f": {v.problem}" if v.problem else ""
         return f"my Postgres is {'no standby' if v.running else p.state.value}{problem}"
@@ -94,12 +96,15 @@ def _why_my_wal_does_not_do(v: View) -> str | None:
     pledge = v.my_pledge
     mine = pledge.lsn if pledge else max(v.postgres.receive_lsn or 0, v.postgres.replay_lsn or 0)
     timeline = pledge.timeline if pledge else v.postgres.timeline
-    if operator_named_me(v):
+    by_votes = votes.decide(v)
+    if votes.loss_is_accepted(v) or (operator_named_me(v) and not by_votes):
         return None
     if v.memory.history == "diverged" and v.memory.compared_term == v.memory.last_term:
         return "my WAL left the leader's history"
     if (ended := timeline_ended_at(v, timeline)) is not None and mine > ended:
         return f"my WAL ends at {format_lsn(mine)}, but the cluster left timeline {timeline} at {format_lsn(ended)}"
+    if by_votes:
+        return votes.why_i_have_none(v)
     if v.policy.check_timeline and (timeline is None or history_forbids(v, timeline)):
         return history_forbids(v, timeline) or "my timeline is not known"
     if mine < least_lsn(v):
@@ -110,7 +115,9 @@ def _why_my_wal_does_not_do(v: View) -> str | None:
 def may_stand(v: View, pledge: Pledge) -> bool:
     """Another node's pledge counts in the ranking while its writer is published, and may lead."""
     member = v.cluster.member(pledge.name) if v.cluster else None
-    return member is not None and not member.nofailover and pledge.lsn >= least_lsn(v)
+    if member is None or member.nofailover:
+        return False
+    return votes.why_not_enough(v, pledge) is None if votes.decide(v) else pledge.lsn >= least_lsn(v)
 
 
 def ranking(v: View) -> tuple[Pledge, ...]:
@@ -143,6 +150,9 @@ def _could_stand(member: Member | None) -> bool:
 
 def why_i_hold_back(v: View) -> str | None:
     """None: the moment to win is now. Everybody ranks the same pledges, so at most one candidate gets None at first."""
+    by_votes = votes.decide(v)
+    if by_votes and (why := votes.why_i_may_not_win(v)):
+        return why
     named = named_candidate(v)
     if named == v.me:
         return None
@@ -150,9 +160,9 @@ def why_i_hold_back(v: View) -> str | None:
         return f"{named} was named to take over"
     order = ranking(v)
     place = next((i for i, p in enumerate(order) if p.name == v.me), len(order))
-    waited = standing_for_s(v)
-    if place > 0 and waited < patience_s(v) + HOLD_BACK_S * place:
+    waited, patience = standing_for_s(v), 0.0 if by_votes else patience_s(v)
+    if place > 0 and waited < patience + HOLD_BACK_S * place:
         return f"{order[0].name} ranks before me (timeline {order[0].timeline}, {format_lsn(order[0].lsn)})"
-    if awaited(v) and waited < patience_s(v):
+    if awaited(v) and waited < patience:
         return "waiting for the pledge of " + ", ".join(awaited(v))
     return None

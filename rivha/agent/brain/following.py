@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rivha.agent.brain import votes
 from rivha.agent.brain.actions import Clone, Compare, Follow, Nothing, PostgresVerdict, Rewind, SetAside, Start, Stop, Verdict
 from rivha.agent.brain.leading import (
     leave_foreign_data_alone,
@@ -11,6 +12,7 @@ from rivha.agent.brain.leading import (
     stop_what_is_unfinished,
     wait_for_the_job,
 )
+from rivha.agent.brain.synchronous import why_i_leave_the_voters
 from rivha.agent.brain.view import View
 from rivha.model import Data, Role
 
@@ -40,8 +42,8 @@ def stop_a_promotion_that_lost_its_right(v: View) -> PostgresVerdict | None:
 def follow_rather_than_pledge(v: View) -> PostgresVerdict | None:
     """Freezing takes as long as replay does, an apply delay of hours included; with a leader in office there is nothing to stand for."""
     upstream = v.leader_upstream
-    if not v.busy_with("pledge") or v.my_pledge is not None or upstream is None or not v.leader_is_writable:
-        return None
+    if not v.busy_with("pledge") or v.my_pledge is not None or upstream is None or not v.leader_is_writable or votes.decide(v):
+        return None  # by votes, a pledge that may be under way is refused first
     return Verdict(Follow(upstream), f"{v.other_leader} leads: following instead of standing for election")
 
 
@@ -53,6 +55,21 @@ def start_again_with_the_leader(v: View) -> PostgresVerdict | None:
     if v.postgres.upstream == upstream.address or (v.busy and not v.busy_with("start", "restart")):
         return None
     return Verdict(Stop(fast_s=10.0), f"Postgres has been starting for {v.now - since:.0f} s and waits for another than {upstream.name}")
+
+
+def leave_the_voters_first(v: View) -> PostgresVerdict | None:
+    """`sync` counts on what lies here: the leader takes me out before I give it up, or go (DESIGN 10). Ending does not wait for long."""
+    why, since = why_i_leave_the_voters(v), v.memory.stopping_since
+    if why is None or (v.stopping and since is not None and v.now - since > 2 * v.policy.loop_wait_s + v.policy.degrade_after_s):
+        return None
+    return Verdict(Nothing(), f"waiting until {v.other_leader} counts on me no more: {why}")
+
+
+def stand_still_while_the_leader_is_lost(v: View) -> PostgresVerdict | None:
+    """A voter that stands for election, or is about to, does not follow anybody."""
+    if votes.is_open(v) and votes.is_voter(v) and v.running and v.postgres.role is Role.STANDBY:
+        return Verdict(Nothing(), f"{v.other_leader} is lost: standing for election")
+    return None
 
 
 def stop_when_the_agent_ends(v: View) -> PostgresVerdict | None:
@@ -78,8 +95,8 @@ def reinitialize_on_request(v: View) -> PostgresVerdict | None:
 
 
 def wait_until_my_pledge_is_withdrawn(v: View) -> PostgresVerdict | None:
-    """While my pledge exists I stream from nobody (DESIGN 6.2)."""
-    if v.my_pledge is not None:
+    """While my pledge exists, or may come into being, I stream from nobody (DESIGN 6.2)."""
+    if v.my_pledge is not None or (v.a_pledge_may_land and votes.decide(v) and not v.postgres.streaming and v.has_data):
         return Verdict(Nothing(), "my pledge is being taken back")
     return None
 
@@ -205,11 +222,13 @@ FOLLOWING = (
     leave_foreign_data_alone,
     step_down_for_the_leader,
     stop_a_promotion_that_lost_its_right,
+    leave_the_voters_first,
     stop_when_the_agent_ends,
     start_again_with_the_leader,
     follow_rather_than_pledge,
     wait_for_the_job,
     wait_until_my_pledge_is_withdrawn,
+    stand_still_while_the_leader_is_lost,
     stop_what_is_unfinished,
     leave_what_cannot_be_used,
     stop_a_postgres_without_its_directory,

@@ -5,6 +5,7 @@ One table for all situations, so that "hands off while paused" can never stop a 
 
 from __future__ import annotations
 
+from rivha.agent.brain import votes
 from rivha.agent.brain.actions import (
     AbandonBootstrap,
     Acquire,
@@ -47,6 +48,13 @@ def give_the_key_back_after_a_hand_over(v: View) -> LeaseVerdict | None:
         lsn = (v.postgres.wal_lsn or 0) if v.postgres.clean else 0
         why = "the agent ends" if v.stopping else "switchover"
         return Verdict(Resign(_hand_over_to(v), lsn, why), "my Postgres has stopped to hand over")
+    return None
+
+
+def give_the_key_back_to_the_voters(v: View) -> LeaseVerdict | None:
+    """My Postgres has died and they hold every commit: they are at work before it would have recovered (DESIGN 8)."""
+    if v.key_is_mine and not v.busy and voters_take_over(v):
+        return Verdict(Resign(reason="Postgres died"), "my Postgres has died, and the voters can take over")
     return None
 
 
@@ -95,15 +103,25 @@ def keep_the_key_that_is_mine(v: View) -> LeaseVerdict | None:
 
 
 def withdraw_my_pledge_for_the_leader_in_office(v: View) -> LeaseVerdict | None:
-    """Somebody leads: my promise to stream from nobody has served its purpose."""
-    if v.other_leader is not None and v.my_pledge is not None and not v.busy_with("pledge"):
-        return Verdict(Withdraw(), f"{v.other_leader} leads: taking my pledge back to follow")
+    """Somebody leads, and lives: my promise to stream from nobody has served its purpose."""
+    pledge = v.my_pledge
+    if v.other_leader is None or pledge is None or v.busy_with("pledge") or (votes.is_open(v) and pledge.term == v.term):
+        return None
+    return Verdict(Withdraw(), f"{v.other_leader} leads: taking my pledge back to follow")
+
+
+def refuse_a_pledge_that_may_land_yet(v: View) -> LeaseVerdict | None:
+    """Its outcome was not known, or an agent before me sent it: it is refused once my key has another revision, and then I may stream."""
+    waits = v.postgres.role is Role.STANDBY and not v.postgres.streaming
+    lives = v.other_leader is not None and not (votes.is_open(v) and votes.is_voter(v))
+    if lives and waits and v.a_pledge_may_land and votes.decide(v):
+        return Verdict(Withdraw(), f"{v.other_leader} leads: seeing to it that no pledge of mine is carried out late")
     return None
 
 
 def leave_the_key_to_its_holder(v: View) -> LeaseVerdict | None:
-    """Another node leads, and only its lease's end or its resignation changes that."""
-    if v.other_leader is not None:
+    """Another node leads, and its lease's end, its resignation, or q + 1 voters who no longer hear of it change that."""
+    if v.other_leader is not None and not (votes.is_open(v) and votes.is_voter(v)):
         return Verdict(Nothing(), f"{v.other_leader} leads")
     return None
 
@@ -164,27 +182,44 @@ def lead_again_with_my_own_primary(v: View) -> LeaseVerdict | None:
     return None
 
 
+def lead_again_as_i_was_elected(v: View) -> LeaseVerdict | None:
+    """I won, and lost the key before I was promoted: `sync` still names me, and nobody else may lead (docs/model/takeover.py)."""
+    standby = v.running and v.postgres.role is Role.STANDBY and v.postgres.upstream is None and not v.postgres.streaming
+    if not (v.nobody_leads and v.synchronous and v.i_am_the_holder and standby) or v.busy or not v.has_data or v.policy.paused:
+        return None
+    if v.my_pledge is None and v.data_is_of_this_cluster:
+        return Verdict(Acquire(), "I was elected, and nobody has led since")
+    return None
+
+
+def wait_while_the_holder_may_live(v: View) -> LeaseVerdict | None:
+    """Synchronous, and nobody leads: the holder goes on without its key if its voters hear it, so the lease's end alone convicts nobody."""
+    if v.nobody_leads and not votes.is_open(v) and not v.policy.paused:
+        return Verdict(Nothing(), f"nobody leads; {votes.why_closed(v)}")
+    return None
+
+
 def pledge_when_nobody_leads(v: View) -> LeaseVerdict | None:
     """The first half of standing for election: freeze, and publish where my WAL ends."""
-    if not v.nobody_leads or v.my_pledge is not None or (v.policy.paused and not operator_named_me(v)):
+    if not votes.is_open(v) or v.my_pledge is not None or (v.policy.paused and not operator_named_me(v)):
         return None
     if v.busy_with("pledge"):
         return Verdict(Nothing(), "freezing my WAL")
     free = not v.busy or v.busy_with("compare", "follow")  # what looked to the leader that is gone gives way
     if (why := why_i_may_not_stand(v)) is None and free and v.may_retry("pledge", 2.0):
-        return Verdict(MakePledge(v.memory.last_term), "nobody leads: standing for election")
-    return Verdict(Nothing(), f"nobody leads; not standing: {why or 'a job is running'}")
+        return Verdict(MakePledge(v.term or v.memory.last_term), f"{_whom_we_lost(v)}: standing for election")
+    return Verdict(Nothing(), f"{_whom_we_lost(v)}; not standing: {why or 'a job is running'}")
 
 
 def win_when_i_rank_first(v: View) -> LeaseVerdict | None:
     """The second half: everybody ranks the same frozen pledges; the best one acts, the others hold back a moment."""
-    if not v.nobody_leads or v.my_pledge is None or (v.policy.paused and not operator_named_me(v)):
+    if not votes.is_open(v) or v.my_pledge is None or (v.policy.paused and not operator_named_me(v)):
         return None
     if why := why_i_may_not_stand(v):
-        return Verdict(Nothing(), f"nobody leads; not standing: {why}")
+        return Verdict(Nothing(), f"{_whom_we_lost(v)}; not standing: {why}")
     if why := why_i_hold_back(v):
-        return Verdict(Nothing(), f"nobody leads; holding back: {why}")
-    return Verdict(Win(), "nobody leads and I rank first")
+        return Verdict(Nothing(), f"{_whom_we_lost(v)}; holding back: {why}")
+    return Verdict(Win(), f"{_whom_we_lost(v)} and I rank first")
 
 
 def do_nothing(v: View) -> LeaseVerdict | None:
@@ -195,12 +230,14 @@ def do_nothing(v: View) -> LeaseVerdict | None:
 LEASE = (
     ask_nothing_of_a_silent_etcd,
     give_the_key_back_after_a_hand_over,
+    give_the_key_back_to_the_voters,
     give_the_key_back_when_i_cannot_serve,
     let_go_in_pause_when_no_primary_is_here,
     move_to_a_lease_of_the_new_ttl,
     begin_a_new_term_when_in_doubt,
     keep_the_key_that_is_mine,
     withdraw_my_pledge_for_the_leader_in_office,
+    refuse_a_pledge_that_may_land_yet,
     leave_the_key_to_its_holder,
     stand_aside_when_ending,
     stand_still_on_what_cannot_be_read,
@@ -209,6 +246,8 @@ LEASE = (
     claim_the_bootstrap_of_a_new_cluster,
     wait_for_the_bootstrap,
     lead_again_with_my_own_primary,
+    lead_again_as_i_was_elected,
+    wait_while_the_holder_may_live,
     pledge_when_nobody_leads,
     win_when_i_rank_first,
     do_nothing,
@@ -248,10 +287,28 @@ def _another_went_on(v: View) -> str | None:
     return f"{ahead.name} is on timeline {ahead.timeline}, I am on {mine}" if ahead else None
 
 
+def voters_take_over(v: View) -> bool:
+    """Not if nobody did when I gave the key back before."""
+    died = v.postgres.state is State.CRASHED and v.postgres.role is Role.PRIMARY
+    allowed = v.policy.failover_on_crash and not v.policy.paused and not v.memory.took_back
+    return died and allowed and bool(v.voters) and others_can_elect(v)
+
+
 def another_can_lead(v: View) -> bool:
-    """Some other published node is a running standby that may lead."""
+    """Some other published node is a running standby that may lead, and take over what I hand over whole."""
     members = v.cluster.members if v.cluster else ()
-    return any(m.name != v.me and m.state == "running" and m.role == "replica" and not m.nofailover for m in members)
+    named = v.cluster.failover.candidate if v.cluster and v.cluster.failover else None
+    up = [m.name for m in members if m.name != v.me and m.state == "running" and m.role == "replica" and not m.nofailover]
+    return any(name in v.voters or name == named for name in up) if votes.decide(v) else bool(up)
+
+
+def others_can_elect(v: View) -> bool:
+    """They can do it without me: q + 1 voters are up by what they published, one of which may lead; or, asynchronous, anybody is."""
+    if not votes.decide(v):
+        return another_can_lead(v)
+    members = v.cluster.members if v.cluster else ()
+    up = [m for m in members if m.name in v.voters and m.state == "running" and m.role == "replica" and not m.leaving]
+    return v.sync is not None and len(up) > v.sync.quorum and any(not m.nofailover for m in up)
 
 
 def why_restarting_is_hopeless(v: View) -> str | None:
@@ -259,7 +316,7 @@ def why_restarting_is_hopeless(v: View) -> str | None:
 
     Counted within one term: who gave the key back and got it again, got it because nobody else could lead.
     """
-    if not another_can_lead(v) or v.policy.paused:
+    if not others_can_elect(v) or v.policy.paused:
         return None
     if len(v.memory.crashes) >= CRASHES_TO_RESIGN:
         return f"Postgres crashed {len(v.memory.crashes)} times"
@@ -272,6 +329,10 @@ def why_restarting_is_hopeless(v: View) -> str | None:
     if v.policy.primary_start_timeout_s == 0 and v.postgres.state is State.CRASHED and not v.memory.took_back:
         return "Postgres crashed and primary_start_timeout is 0"
     return None
+
+
+def _whom_we_lost(v: View) -> str:
+    return "nobody leads" if v.nobody_leads else f"{v.other_leader} is lost"
 
 
 def _hand_over_to(v: View) -> str | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from rivha.agent.brain.actions import GiveUp, HandOver, Nothing, PostgresVerdict, Promote, SetAside, Start, Stop, Verdict
+from rivha.agent.brain import synchronous
+from rivha.agent.brain.actions import GiveUp, HandOver, Nothing, PostgresVerdict, Promote, SetAside, Start, Stop, Synchronize, Verdict
 from rivha.agent.brain.actions import Restart as RestartAction
-from rivha.agent.brain.holding import FAILURES_TO_RESIGN, another_can_lead, why_restarting_is_hopeless
+from rivha.agent.brain.holding import FAILURES_TO_RESIGN, another_can_lead, others_can_elect, voters_take_over, why_restarting_is_hopeless
 from rivha.agent.brain.view import View
 from rivha.model import Data, FailoverRequest, Member, Role, State
 
@@ -16,14 +17,17 @@ WRONG_CLUSTER = 4  # exit code, docs/operations.md
 
 
 def stop_before_my_lease_runs_out(v: View) -> PostgresVerdict | None:
-    """etcd could not be reached to renew: what I acknowledge after the lease's end may be lost. First in every table but the paused one."""
+    """etcd could not be reached to renew, and no voters prove that I lead: what I acknowledge may be lost, what is read may be old.
+
+    First in every table but the paused one.
+    """
     if not (v.is_primary and v.step_down_at is not None and v.now >= v.step_down_at):
         return None
-    assert v.lease is not None
     if v.busy_with("stop", "handover"):
         return Verdict(Nothing(), "stopping Postgres before the lease runs out")
-    left = max(v.lease.expires_at - v.now, 0.0)
-    return Verdict(Stop(fast_s=left / 2, quit_s=left / 4), f"the lease could not be renewed and runs out in {left:.1f} s")
+    left = max(v.lease.expires_at - v.now, 0.0) if v.lease is not None else 0.0
+    unproven = ", and too few voters have replied for it to be proven that nobody else leads" if v.voters else ""
+    return Verdict(Stop(fast_s=left / 2, quit_s=left / 4), f"the lease could not be renewed and runs out in {left:.1f} s{unproven}")
 
 
 def leave_foreign_data_alone(v: View) -> PostgresVerdict | None:
@@ -59,14 +63,14 @@ def kill_a_postgres_that_hangs(v: View) -> PostgresVerdict | None:
 def give_up_a_start_that_takes_too_long(v: View) -> PostgresVerdict | None:
     """primary_start_timeout, and only if somebody else can lead (REFERENCE 1.7)."""
     since = v.memory.starting_since
-    if since is not None and v.now - since > v.policy.primary_start_timeout_s and another_can_lead(v) and not v.busy_with("stop"):
+    if since is not None and v.now - since > v.policy.primary_start_timeout_s and others_can_elect(v) and not v.busy_with("stop"):
         return Verdict(Stop(fast_s=0.0), f"Postgres has been starting for {v.now - since:.0f} s and another node can lead")
     return None
 
 
 def stop_what_cannot_be_promoted(v: View) -> PostgresVerdict | None:
     """The key is given back once no Postgres is left here: a promotion that failed may yet happen."""
-    if v.running and v.postgres.role is Role.STANDBY and v.failed("promote") >= FAILURES_TO_RESIGN and another_can_lead(v) and not v.busy:
+    if v.running and v.postgres.role is Role.STANDBY and v.failed("promote") >= FAILURES_TO_RESIGN and others_can_elect(v) and not v.busy:
         return Verdict(Stop(fast_s=5.0), f"Postgres failed to promote {v.failed('promote')} times and another node can lead")
     return None
 
@@ -104,17 +108,19 @@ def promote_the_elected(v: View) -> PostgresVerdict | None:
     if not (v.running and v.postgres.role is Role.STANDBY and v.has_data and v.i_lead and v.may_retry("promote", 2.0)):
         return None
     assert v.step_down_at is not None
-    return Verdict(Promote(v.term, v.step_down_at), "I was elected")
+    return Verdict(Promote(v.term, v.step_down_at, synchronous.names_to_promote_with(v)), "I was elected")
 
 
 def start_what_is_down(v: View) -> PostgresVerdict | None:
     """A primary that died is started in place: no promotion, no new timeline (HAZARDS D 52). A standby is started to be promoted."""
     if not (v.down and v.has_data and v.may_retry("start", 10.0)) or v.stopping:
         return None
-    if v.memory.handed_over_term == v.term or why_restarting_is_hopeless(v):
+    if v.memory.handed_over_term == v.term or why_restarting_is_hopeless(v) or voters_take_over(v):
         return None  # the lease question resigns now
     primary = v.postgres.role is Role.PRIMARY
-    return Verdict(Start(primary, None, v.step_down_at), "starting Postgres in place" if primary else "starting Postgres to promote it")
+    names = synchronous.names_to_start_with(v) if primary else None
+    why = "starting Postgres in place" if primary else "starting Postgres to promote it"
+    return Verdict(Start(primary, None, v.step_down_at, names), why)
 
 
 def restart_on_request(v: View) -> PostgresVerdict | None:
@@ -131,6 +137,14 @@ def move_aside_an_unfinished_bootstrap(v: View) -> PostgresVerdict | None:
     if interrupted and v.down and not v.bootstrap_is_mine and v.may_retry("set_aside"):
         return Verdict(SetAside("failed"), "a bootstrap was interrupted: moving its data directory aside")
     return None
+
+
+def name_the_standbys_that_commits_wait_for(v: View) -> PostgresVerdict | None:
+    """synchronous_standby_names, one safe change at a time, taking turns with `sync` in etcd (DESIGN 5)."""
+    names = synchronous.names_wanted(v)
+    if names is None or v.stopping or not v.may_retry("synchronize", 2.0):
+        return None
+    return Verdict(Synchronize(names), f"commits are to wait for {names or 'nobody'}")
 
 
 def stay_primary(v: View) -> PostgresVerdict | None:
@@ -153,6 +167,7 @@ LEADING = (
     promote_the_elected,
     start_what_is_down,
     restart_on_request,
+    name_the_standbys_that_commits_wait_for,
     stay_primary,
 )
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from rivha.model import Role, State
+from rivha.agent.brain.evidence import InForce, Reply, remembered_names, remembered_replies
+from rivha.model import Outcome, Role, State
 
 if TYPE_CHECKING:
     from rivha.agent.brain.view import View
@@ -29,7 +30,10 @@ class Failures:
 class Memory:
     blind_since: float | None = None  # etcd has not answered since
     leaderless_since: float | None = None  # I first saw then that nobody leads; None while somebody does
-    standing_since: float | None = None  # nobody leads, and I have seen my own pledge since
+    standing_since: float | None = None  # I have seen my own pledge since, for the leadership in office or the last
+    pledge_ground: tuple[int, int, int] | None = None  # a pledge that may be carried out yet rests on this (View.ground)
+    confirmed_at: float | None = None  # when etcd last said that I lead: the sending of that read
+    stopping_since: float | None = None  # the agent was asked to end
     gave_back: bool = False  # nobody leads, and it was I who gave the key back
     took_back: bool = False  # I lead again after I gave the key back: nobody else could
     last_term: int = 0  # the newest leadership that I saw in etcd
@@ -48,14 +52,25 @@ class Memory:
     compared_term: int = 0
     compared_at: float | None = None
     handed_over_term: int = 0  # I stopped my Postgres in this term to hand over
+    primary_since: float | None = None  # my Postgres has been seen running as a primary since
+    replies: Mapping[str, Reply] = field(default_factory=dict)  # by standby
+    in_force: InForce | None = None  # synchronous_standby_names of my primary
     tried_request: int | None = None  # the revision of the request that I did it for: should nobody take over, it is not tried again
 
 
 def remember(v: View) -> Memory:
     """The memory after this look. Pure; the tick puts it into the View before it asks for a decision."""
-    m = _of_the_cluster(v, v.memory)
+    m = replace(v.memory, pledge_ground=_ground_of_a_pledge(v))
+    m = _of_the_cluster(v, m)
     m = _of_postgres(v, m)
     return _of_the_job(v, m)
+
+
+def _ground_of_a_pledge(v: View) -> tuple[int, int, int] | None:
+    """Until the first look an agent before this one may have sent one. What rests on another ground than etcd's now is refused there."""
+    if v.job is not None and v.job.kind == "pledge":
+        return v.job.ground if v.job.result != Outcome.REFUSED else v.memory.pledge_ground
+    return v.ground if v.memory.pledge_ground is None else v.memory.pledge_ground
 
 
 def _since(condition: bool, before: float | None, now: float) -> float | None:
@@ -65,12 +80,19 @@ def _since(condition: bool, before: float | None, now: float) -> float | None:
 
 
 def _of_the_cluster(v: View, m: Memory) -> Memory:
-    m = replace(m, blind_since=_since(v.cluster is None, m.blind_since, v.now))
+    m = replace(
+        m,
+        blind_since=_since(v.cluster is None, m.blind_since, v.now),
+        stopping_since=_since(v.stopping, m.stopping_since, v.now),
+        confirmed_at=v.cluster_seen_at if v.key_is_mine else m.confirmed_at,
+    )
     c = v.cluster
     if c is None:
         return m
     m = replace(m, initialized=m.initialized or bool(c.initialize), leaderless_since=_since(c.leader is None, m.leaderless_since, v.now))
-    m = replace(m, standing_since=_since(c.leader is None and c.pledge(v.me) is not None, m.standing_since, v.now))
+    mine = c.pledge(v.me)
+    standing = mine is not None and (c.leader is None or c.leader.term == mine.term)
+    m = replace(m, standing_since=_since(standing, m.standing_since, v.now))
     if c.leader is None:
         return replace(m, gave_back=m.gave_back or (c.resigned is not None and c.resigned.leader == v.me))
     if c.leader.term != m.last_term:
@@ -97,6 +119,9 @@ def _of_postgres(v: View, m: Memory) -> Memory:
         silent_since=_since(p.state is State.SILENT, m.silent_since, v.now),
         start_took_too_long=(m.start_took_too_long or given_up) and p.state is not State.RUNNING,
         starting_since=_since(p.state is State.STARTING, m.starting_since, v.now),
+        primary_since=_since(p.role is Role.PRIMARY and alive and p.state is not State.STARTING, m.primary_since, v.now),
+        replies=remembered_replies(v, m.replies),
+        in_force=remembered_names(v, m.in_force),
         not_streaming_since=_since(standby and p.upstream is not None and not p.streaming, m.not_streaming_since, v.now),
     )
 

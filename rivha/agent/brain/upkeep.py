@@ -10,7 +10,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeAlias
 
+from rivha.agent.brain import synchronous
 from rivha.agent.brain.leading import why_not_switch_over
+from rivha.agent.brain.quorum import Electors
 from rivha.agent.brain.view import View
 from rivha.model import Data, FailoverRequest, Lsn, Member, Role, State
 
@@ -34,6 +36,13 @@ class Restore:
 
     initialize: str | None
     config: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RecordVoters:
+    """Who may elect from now on. The one chore that the promise hangs on: guarded by the term and by `sync` as read."""
+
+    electors: Electors
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +76,7 @@ class RefuseWish:
     why: str
 
 
-Chore: TypeAlias = Publish | Restore | ClearFailover | WriteHistory | Configure | KeepSlots | RefuseWish
+Chore: TypeAlias = Publish | Restore | RecordVoters | ClearFailover | WriteHistory | Configure | KeepSlots | RefuseWish
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,7 @@ class Housekeeping:
     published: Member | None = None
     published_at: float = float("-inf")
     history_term: int = 0  # the leadership in which the history was last written
+    sync_term: int = 0  # the leadership in which `sync` was written by me, and nothing of unknown outcome since
     optime: Lsn = 0
     slots: Mapping[str, Lsn] = field(default_factory=dict)
     configured_revision: int = 0
@@ -90,7 +100,7 @@ def upkeep(v: View, me: Member, h: Housekeeping) -> tuple[Chore, ...]:
     """`me`: this node as it would be published now, its addresses filled in by the agent."""
     if v.cluster is None:
         return ()
-    return tuple(chore for group in (_publishing(v, me, h), _leaders(v, h), _slots(v, h), _wishes(v)) for chore in group)
+    return tuple(chore for group in (_voters(v), _publishing(v, me, h), _leaders(v, h), _slots(v, h), _wishes(v)) for chore in group)
 
 
 def describe(v: View, base: Member) -> Member:
@@ -111,6 +121,7 @@ def describe(v: View, base: Member) -> Member:
         pending_restart=p.pending_restart,
         paused=v.policy.paused,
         problem="" if v.busy or p.state is State.STARTING else v.problem,
+        leaving=synchronous.why_i_leave_the_voters(v) is not None,
         checkpoint_after_promote=False if v.checkpoint_pending else None,
     )
 
@@ -141,6 +152,13 @@ def state_word(v: View) -> str:
     return (
         "unresponsive" if v.postgres.state is State.SILENT else v.postgres.state.value
     )  # Patroni would say running: nobody may count on it
+
+
+def _voters(v: View) -> Iterator[Chore]:
+    """One change at a time, and none while the names are on their way."""
+    electors = synchronous.electors_wanted(v) if not v.busy_with("synchronize") else None
+    if electors is not None:
+        yield RecordVoters(electors)
 
 
 def _publishing(v: View, me: Member, h: Housekeeping) -> Iterator[Chore]:

@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from rivha.agent.brain.memory import Memory
-from rivha.model import Cluster, Data, Member, Pledge, Policy, PostgresStatus, Role, State, Upstream
+from rivha.model import Cluster, Data, Member, Pledge, Policy, PostgresStatus, Role, State, SyncState, Upstream
 
 STEP_DOWN_SHARE = 0.25  # of the ttl, before its end: 2.5 s of 10 for a fast stop, of which the fence takes the last half
+
+
+REPLY_EVERY_S = 1.0  # wal_receiver_status_interval, postgres/conf.py
 
 
 class Situation(StrEnum):
@@ -43,6 +46,7 @@ class Job:
     started_at: float
     subject: str = ""  # whom it is about: an upstream's name
     term: int = 0  # the leadership for which it was begun
+    ground: tuple[int, int, int] | None = None  # of a pledge: see View.ground
     ended_at: float | None = None
     outcome: str = ""  # "", done, failed, cancelled
     result: str = ""  # of a comparison: same, diverged; of a failure: memory.HINDERED or ""
@@ -56,6 +60,15 @@ class Wish:
     kind: str
     number: int
     detail: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """What I have of whoever led last (DESIGN 6.1). One silence alone convicts nobody."""
+
+    name: str
+    silent_s: float  # its agent has answered no probe of mine that was sent since
+    unrenewed_s: float | None  # its lease was not renewed for at least so long, by etcd's clock; None: etcd was not asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +90,9 @@ class View:
     stopping: bool = False  # the agent was asked to end
     checkpoint_pending: bool = False  # promoted; the checkpoint that rewinding nodes wait for is not finished
     member_lease_id: int = 0  # the lease that carries my member key, and my claim to bootstrap
+    witness: Witness | None = None  # of the leader that I watch as a voter
+    sync_doubtful: bool = False  # I lead, and a write of `sync` of mine, or of an agent before me, may be carried out yet
+    unfit: str = ""  # why this machine must not lead (a watchdog that is required and cannot be used); "" when it may
 
     # ---- time and the lease
 
@@ -86,8 +102,65 @@ class View:
 
     @property
     def step_down_at(self) -> float | None:
-        """When a primary that could not renew begins to stop: early enough to have stopped when the lease runs out."""
-        return None if self.lease is None else self.lease.expires_at - self.lease.ttl_s * STEP_DOWN_SHARE
+        """When a primary begins to stop: early enough to have stopped when the lease runs out, or when the voters' proof ends."""
+        by_lease = None if self.lease is None else self.lease.expires_at - self.lease.ttl_s * STEP_DOWN_SHARE
+        return max((at for at in (by_lease, self.proven_until) if at is not None), default=None)
+
+    # ---- the synchronous modes
+
+    @property
+    def synchronous(self) -> bool:
+        return self.policy.synchronous_mode != "off"
+
+    @property
+    def sync(self) -> SyncState | None:
+        """Who may lead, as last read."""
+        c = self.cluster or self.last_cluster
+        return c.sync if c else None
+
+    @property
+    def voters(self) -> frozenset[str]:
+        return self.sync.voters if self.sync else frozenset()
+
+    @property
+    def i_am_the_holder(self) -> bool:
+        """`sync` names me: nobody has led since I did."""
+        return self.sync is not None and self.sync.leader == self.me
+
+    @property
+    def proof_window_s(self) -> float:
+        """How old a voter's reply may be and still count: it is sent once a second, and looked for once a beat, silent etcd or not."""
+        return REPLY_EVERY_S + self.policy.loop_wait_s + self.policy.retry_timeout_s / 2 + 0.5
+
+    @property
+    def proven_until(self) -> float | None:
+        """DESIGN 7 (b): until when the voters' replies prove that nobody was elected. None: they do not. Infinite: nobody else may lead.
+
+        Fresh replies of all but q voters leave no q + 1 that could have pledged. It promises nothing about commits; those need no proof.
+        """
+        sync = self.sync
+        if sync is None or sync.leader != self.me or self.sync_doubtful or self.other_leader is not None or not self.synchronous:
+            return None
+        if not sync.voters:
+            return float("inf")
+        shown = [reply.changed_at for name in sync.voters if (reply := self.memory.replies.get(name)) and reply.changed_at is not None]
+        needed = len(sync.voters) - sync.quorum
+        return sorted(shown, reverse=True)[needed - 1] + self.proof_window_s if 0 < needed <= len(shown) else None
+
+    @property
+    def confirmed_at(self) -> float | None:
+        """When etcd last said that I lead; None: never, or another has led since."""
+        return None if self.other_leader is not None else self.memory.confirmed_at
+
+    @property
+    def leader_is_lost(self) -> bool:
+        """Both witnesses agree for `suspect_after` (DESIGN 6.1): it does not answer me, and it does not renew, or its key is gone."""
+        w, c = self.witness, self.cluster
+        if w is None or c is None or w.silent_s < self.policy.suspect_after_s:
+            return False
+        if c.leader is None:
+            return c.sync is not None and w.name == c.sync.leader
+        return c.leader.name == w.name and w.unrenewed_s is not None and w.unrenewed_s >= self.policy.suspect_after_s
 
     # ---- who leads
 
@@ -163,6 +236,19 @@ class View:
         """Keys that decide about leadership and do not parse: nothing may be concluded from them. For people."""
         decisive = ("leader", "sync", "rivha/", "history")
         return "; ".join(c for c in (self.cluster.complaints if self.cluster else ()) if c.startswith(decisive))
+
+    @property
+    def ground(self) -> tuple[int, int, int] | None:
+        """What a pledge of mine that is written now rests on: the revisions of the leader key, of `sync`, and of my own pledge key."""
+        c = self.cluster
+        if c is None:
+            return None
+        return self.term, c.sync.revision if c.sync else 0, c.pledge_revisions.get(self.me, 0)
+
+    @property
+    def a_pledge_may_land(self) -> bool:
+        """One that I sent, or an agent before me, may be carried out yet: to stream now would make it a lie."""
+        return self.my_pledge is None and self.ground is not None and self.ground == self.memory.pledge_ground
 
     # ---- the local Postgres
 

@@ -13,6 +13,7 @@ from rivha.agent.brain.leading import (
     hand_over_on_request,
     leave_foreign_data_alone,
     move_aside_an_unfinished_bootstrap,
+    name_the_standbys_that_commits_wait_for,
     promote_the_elected,
     restart_on_request,
     stop_a_postgres_without_its_directory,
@@ -96,10 +97,14 @@ def stop_a_primary_of_unknown_right(v: View) -> PostgresVerdict | None:
 
 
 def restart_in_place_while_my_lease_lives(v: View) -> PostgresVerdict | None:
-    """A crash during an etcd outage: within the lease nobody else can lead."""
-    if not (v.down and v.has_data and v.postgres.role is Role.PRIMARY) or v.stopping or v.step_down_at is None:
+    """A crash during an etcd outage: within the lease nobody else can lead; synchronous, nothing is acknowledged alone."""
+    if not (v.down and v.has_data and v.postgres.role is Role.PRIMARY) or v.stopping:
         return None
-    if v.now < v.step_down_at and v.may_retry("start") and v.memory.handed_over_term != v.memory.last_term:
+    if v.lease is None or v.step_down_at is None or not v.may_retry("start") or v.memory.handed_over_term == v.memory.last_term:
+        return None
+    if v.synchronous and v.i_am_the_holder:
+        return Verdict(Start(True, None, None, None), "etcd is silent: starting my synchronous primary in place")
+    if v.now < v.step_down_at:
         return Verdict(Start(True, None, v.step_down_at), "etcd is silent but my lease lives: starting Postgres in place")
     return None
 
@@ -148,5 +153,6 @@ PAUSED = (
     promote_whom_the_operator_named,
     restart_on_request,
     reinitialize_on_request,
+    name_the_standbys_that_commits_wait_for,
     hands_off_while_paused,
 )

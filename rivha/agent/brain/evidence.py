@@ -1,0 +1,91 @@
+"""What the standbys have shown a primary: that they live, and that they hold what was written before the names in force came into force.
+
+Folded into Memory once a look (`memory.remember`), read by View and `synchronous`. A standby's own clock says nothing here: only that a
+reply differs from the one seen before (DESIGN 7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from rivha.agent.brain.quorum import Names
+from rivha.model import Lsn, PostgresStatus, Replication, Role, State
+
+if TYPE_CHECKING:
+    from rivha.agent.brain.view import View
+
+FORGET_S = 60.0  # a standby that has been away for so long begins anew
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A standby's last reply on its replication connection."""
+
+    text: str | None  # the standby's time of sending, as a text that changes
+    seen_at: float  # the connection was last seen
+    changed_at: float | None  # a look that began then was the first to see this reply; None: it may be from long ago
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """synchronous_standby_names, and whether what was written before they came into force is safe under them."""
+
+    text: str
+    lsn: Lsn | None = None  # the end of the WAL when they were known to be in force everywhere; None: not known yet
+    replies: Mapping[str, str | None] = field(default_factory=dict)  # what each standby had replied by then
+    passed: bool = False  # the barrier of DESIGN 5: `number` of the members have flushed up to `lsn`, and said so since
+
+
+def remembered_replies(v: View, before: Mapping[str, Reply]) -> Mapping[str, Reply]:
+    """Empty on a standby: what it heard as a primary of old proves nothing when it is one again."""
+    if v.postgres.role is Role.STANDBY:
+        return {}
+    at = v.postgres_seen_at
+    found = {name: reply for name, reply in before.items() if at - reply.seen_at < FORGET_S}
+    for row in v.postgres.replication:
+        if row.state != "streaming" or row.flush_lsn is None:
+            continue
+        known = before.get(row.application_name)
+        changed_at = (None if known is None else known.changed_at) if known is None or known.text == row.reply_time else at
+        found[row.application_name] = Reply(row.reply_time, at, changed_at)
+    return found
+
+
+def remembered_names(v: View, before: InForce | None) -> InForce | None:
+    """One look shows them, a later one that every WAL sender agrees, a later one that enough standbys have replied since."""
+    p = v.postgres
+    if p.role is not Role.PRIMARY or p.state in (State.STOPPED, State.CRASHED):
+        return None
+    if p.state is not State.RUNNING:
+        return before
+    names = Names.parse(p.synchronous_standby_names)
+    if before is None or before.text != p.synchronous_standby_names or v.busy_with("synchronize") or names is None:
+        return InForce(p.synchronous_standby_names)
+    if before.passed:
+        return before
+    if before.lsn is None:
+        known = p.names_confirmed and p.wal_lsn is not None and all(_agrees(row, names) for row in p.replication)
+        return replace(before, lsn=p.wal_lsn, replies={r.application_name: r.reply_time for r in p.replication}) if known else before
+    return replace(before, passed=_holders(p, names, before) >= names.number)
+
+
+def _agrees(row: Replication, names: Names) -> bool:
+    """Each WAL sender takes a reload in its own time; until then it may let through what the new names would not (HAZARDS H 5)."""
+    return (row.sync_state in ("quorum", "sync", "potential")) == is_named(row.application_name, names)
+
+
+def _holders(p: PostgresStatus, names: Names, since: InForce) -> int:
+    return sum(
+        is_named(row.application_name, names)
+        and row.flush_lsn is not None
+        and row.flush_lsn >= (since.lsn or 0)
+        and row.reply_time != since.replies.get(row.application_name)
+        for row in p.replication
+    )
+
+
+def is_named(name: str, names: Names) -> bool:
+    """PostgreSQL compares application_name without case."""
+    return "*" in names.members or name.lower() in {member.lower() for member in names.members}

@@ -1,0 +1,163 @@
+"""Whom the leader wants to hold its commits, and the one next change towards that. Facts for `leading`, `holding` and `upkeep`.
+
+Only `quorum.next_step` decides about the order of changes; here it is decided who is a voter, and when one is given up.
+"""
+
+from __future__ import annotations
+
+from rivha.agent.brain import quorum
+from rivha.agent.brain.quorum import Electors, Goal, Names, SetElectors, SetNames, Step, Wait
+from rivha.agent.brain.view import View
+from rivha.model import Member, Replication, Role
+
+
+def next_step(v: View) -> Step | None:
+    """What to change now of `sync` or of the names in force; None: nothing, or not by me, or not now."""
+    if not _is_my_business(v) or v.sync is None:
+        return None
+    now, names = Electors(v.sync.voters, v.sync.quorum), v.postgres.synchronous_standby_names
+    if v.sync_doubtful:
+        return SetElectors(now)  # written anew: refuses what may still be on its way
+    if not v.synchronous:
+        return SetElectors(quorum.NO_VOTERS) if now.voters else None
+    passed = v.memory.in_force is not None and v.memory.in_force.text == names and v.memory.in_force.passed
+    step = quorum.next_step(now, Names.parse(names), goal_of(v), v.policy.synchronous_mode_strict, passed)
+    if isinstance(step, Wait) and not v.postgres.names_confirmed:
+        in_force = Names.parse(names)
+        return SetNames(in_force) if in_force is not None else step  # after a start, or an agent's restart: seen to be in force everywhere
+    return step
+
+
+def _is_my_business(v: View) -> bool:
+    """I lead, with a primary that runs, and neither of us is on the way out."""
+    p = v.postgres
+    return v.i_lead and v.running and p.role is Role.PRIMARY and v.i_am_the_holder and not v.busy_with("stop", "handover", "restart")
+
+
+def names_wanted(v: View) -> str | None:
+    """The text to put in force now; None: what is in force stays. Mode off: the operator's, once `sync` has no voters (REFERENCE 1.8)."""
+    step = next_step(v)
+    if isinstance(step, SetNames):
+        return step.names.text
+    own = v.policy.own_standby_names
+    if v.synchronous or step is not None or not _is_my_business(v) or v.postgres.synchronous_standby_names == own:
+        return None
+    return own
+
+
+def electors_wanted(v: View) -> Electors | None:
+    """What `sync` is to say; None: it stays. Whoever asks for what it says already wants it written anew."""
+    step = next_step(v)
+    return step.electors if isinstance(step, SetElectors) else None
+
+
+def names_to_promote_with(v: View) -> str:
+    """Before the promotion: nobody else may lead until these have flushed what the winner has (DESIGN 6.4), so whoever is about will do."""
+    if not v.synchronous:
+        return v.policy.own_standby_names
+    members = v.cluster.members if v.cluster else ()
+    names = frozenset(m.name for m in members if _may_vote(v, m) and m.state == "running" and m.role == "replica")
+    if names:
+        return Names(names, 1).text
+    return (quorum.BLOCK if v.policy.synchronous_mode_strict else quorum.NOBODY).text
+
+
+def names_to_start_with(v: View) -> str | None:
+    """A primary in place: what the voters in etcd require. None: what lies in its files, which kept the rule when it stopped."""
+    if v.cluster is None or not v.i_am_the_holder or not v.voters:
+        return None
+    assert v.sync is not None
+    return Names(v.voters, len(v.voters) - v.sync.quorum).text
+
+
+# ---- who is to hold the commits --------------------------------------------------------------------------------------------------
+
+
+def goal_of(v: View) -> Goal | None:
+    """None: nobody is left."""
+    count = v.policy.synchronous_node_count
+    if v.policy.synchronous_mode == "on":
+        names = frozenset(_preferred(v)[:count])
+        return Goal(names, len(names), True) if names else None
+    able = _preferred(v)
+    may_lead = [name for name in able if not _member(v, name).nofailover]
+    names = frozenset(may_lead if len(may_lead) >= count else able[:count])
+    return Goal(names, min(count, len(names)), False) if names else None
+
+
+def _preferred(v: View) -> list[str]:
+    """Those who may lead first, then by sync_priority, then who is a voter already, then the most advanced (REFERENCE 1.8)."""
+    rows = {row.application_name: row for row in v.postgres.replication}
+    named = _named_now(v)
+
+    def key(name: str) -> tuple[bool, int, bool, int, str]:
+        member, row = _member(v, name), rows.get(name)
+        return member.nofailover, -_priority(member), name not in named, -(row.flush_lsn or 0) if row else 0, name
+
+    return sorted((name for name in {*rows, *named} if _is_able(v, name, rows.get(name))), key=key)
+
+
+def _named_now(v: View) -> frozenset[str]:
+    names = Names.parse(v.postgres.synchronous_standby_names)
+    return v.voters | (names.members if names else frozenset()) - {"*"}
+
+
+def _is_able(v: View, name: str, row: Replication | None) -> bool:
+    """A strict cluster keeps a voter that is out of reach while nobody can replace it: commits wait either way, and it may elect yet."""
+    member = v.cluster.member(name) if v.cluster else None
+    if v.policy.synchronous_mode_strict and name in v.voters and not (member and member.leaving) and not _others_stream(v, name):
+        return True
+    if member is None or not _may_vote(v, member) or _lags(v, row) or is_lost(v, name):
+        return False
+    return name in _named_now(v) or (row is not None and row.state == "streaming" and row.flush_lsn is not None)
+
+
+def _others_stream(v: View, name: str) -> bool:
+    return any(r.state == "streaming" and r.application_name != name and not is_lost(v, r.application_name) for r in v.postgres.replication)
+
+
+def is_lost(v: View, name: str) -> bool:
+    """It has shown no new reply for `degrade_after`; while its connection stands, replies are a second apart, and looks a beat."""
+    reply = v.memory.replies.get(name)
+    connected = any(row.application_name == name for row in v.postgres.replication)
+    last = max(v.memory.primary_since or 0.0, (reply.changed_at or 0.0) if reply else 0.0)
+    return v.now - last >= v.policy.degrade_after_s + (v.policy.loop_wait_s if connected else 0.0)
+
+
+def _lags(v: View, row: Replication | None) -> bool:
+    """maximum_lag_on_syncnode: a stuck voter gives way, if somebody else is there to take its place."""
+    limit = v.policy.maximum_lag_on_syncnode
+    if limit < 0 or row is None or row.flush_lsn is None or v.postgres.wal_lsn is None:
+        return False
+    return v.postgres.wal_lsn - row.flush_lsn > limit and _others_stream(v, row.application_name)
+
+
+def _may_vote(v: View, member: Member) -> bool:
+    return member.name != v.me and not member.tags.get("nosync") and not member.leaving
+
+
+def _member(v: View, name: str) -> Member:
+    return (v.cluster.member(name) if v.cluster else None) or Member(name)
+
+
+def _priority(member: Member) -> int:
+    priority = member.tags.get("sync_priority", 1)
+    return priority if isinstance(priority, int) else 1
+
+
+# ---- a voter that wants to go ----------------------------------------------------------------------------------------------------
+
+
+def why_i_leave_the_voters(v: View) -> str | None:
+    """A voter never gives up its data, and does not go, while `sync` counts on it: the leader takes it out first (DESIGN 10)."""
+    if v.me not in v.voters or v.other_leader is None:
+        return None
+    if v.stopping and not v.policy.paused:
+        return "the agent ends"
+    if v.wish("reinitialize") is not None:
+        return "an operator asked to clone this node anew"
+    if not v.has_data:
+        return f"its data directory is {v.postgres.data.value}"
+    if v.memory.history == "diverged" and v.memory.compared_term == v.memory.last_term:
+        return "its WAL left the leader's history"
+    return None

@@ -1,0 +1,117 @@
+"""The laws of DESIGN 13 for the synchronous modes: no acknowledged commit is ever lost, whoever stops, freezes or is cut off, on any clock.
+
+No lease and no clock is part of that promise, so what `Laws` says of leases is left out here: an old primary may go on for a while, but
+nobody acknowledges a row that who may lead does not hold. Beyond the promise are lost disks, and an operator who accepts the loss.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from rivha.dcs import records
+from rivha.dcs.base import KeyValue
+from rivha.model import Cluster, Role, State
+from tests.sim.disk import Disk
+from tests.sim.laws import Laws, barred
+from tests.sim.server import Instance
+
+if TYPE_CHECKING:
+    from tests.sim.clients import Acknowledged
+
+LATELY = 100  # acknowledged rows that each change of the voters is judged by
+
+
+class SyncLaws(Laws):
+    # ---- what may be, other than in asynchronous mode
+
+    def _key_was_taken(self, winner: str, before: Cluster) -> None:
+        """By who holds the pledges of q + 1 voters."""
+        pledged = {p.name for p in before.pledges} & (before.sync.voters if before.sync else frozenset())
+        if before.sync is None or winner not in before.sync.voters or len(pledged) <= before.sync.quorum:
+            self.break_("the key was taken without the voters", f"by {winner}, pledged {sorted(pledged)}, {before.sync}")
+
+    def _the_best_one_won(self, winner: str, before: Cluster) -> None:
+        """Any of those who hold every acknowledged commit may win: `_what_is_lost` says whether it did."""
+
+    def _a_lease_lives(self, instance: Instance, what: str) -> None:
+        """No lease is needed: what a primary acknowledges needs its voters."""
+
+    def starting(self, instance: Instance, *, primary: bool) -> None:
+        """Cut off from etcd it may start in place: it cannot acknowledge."""
+        host = self.world.hosts[instance.host]
+        if host.policy.paused and host.job == "start":
+            self.break_("started while paused", instance.host)
+
+    def became_primary(self, instance: Instance) -> None:
+        self._a_crash_loop_ends(instance)
+        self.names_taken(instance)
+
+    def may_lead_by_itself(self, instance: Instance) -> bool:
+        """A voter, if so many others can vote that one is elected."""
+        sync, hosts = self.cluster().sync, self.world.hosts
+        if sync is None or instance.host not in sync.voters or barred(hosts[instance.host].tags):
+            return False
+        up = [i for i in self.world.instances.values() if i.host in sync.voters and i.role is Role.STANDBY and i.state is State.RUNNING]
+        return sum(not self.excuse(i.host) and self.cluster().member(i.host) is not None for i in up) > sync.quorum
+
+    # ---- the promise
+
+    def _what_is_lost(self, winner: str, before: Cluster) -> None:
+        disk = self.world.instances[winner].disk
+        missing = [a for a in self.world.clients.acknowledged if a.ident not in self.forgiven and not disk.holds(a.ident)]
+        if not missing:
+            return
+        if before.failover is not None and before.failover.accept_loss and before.failover.candidate == winner:
+            self.forgiven |= {a.ident for a in missing}
+            return
+        self.break_("the winner lacks acknowledged rows", f"{winner} lacks {len(missing)}, the first is row {missing[0].number}")
+
+    def acknowledged(self, done: Acknowledged) -> None:
+        """Whoever may lead now, or may be elected, holds it."""
+        sync = self.cluster().sync
+        if sync is None or sync.leader is None:
+            return
+        if done.host != sync.leader and not self.world.instances[sync.leader].disk.holds(done.ident):
+            self.break_("acknowledged what the leader lacks", f"{done.host}, row {done.number}; {sync.leader} may lead")
+        self._every_electing_set_holds([done], "when it was acknowledged")
+
+    def wrote(self, key: str, now: KeyValue | None) -> None:
+        super().wrote(key, now)
+        if key == records.SYNC:
+            self._the_rule_of_5("sync was written")
+            self._every_electing_set_holds(self.world.clients.acknowledged[-LATELY:], "after sync was written")
+
+    def names_taken(self, instance: Instance) -> None:
+        sync = self.cluster().sync
+        if sync is not None and sync.leader == instance.host:
+            self._the_rule_of_5("names came into force")
+
+    def _the_rule_of_5(self, when: str) -> None:
+        """|V + W| <= n + q, with the names that the processes of the holder's Postgres go by."""
+        sync = self.cluster().sync
+        holder = self.world.instances.get(sync.leader) if sync and sync.leader else None
+        if sync is None or holder is None or not holder.writable or not sync.voters:
+            return
+        names = holder.syncrep.names
+        members, number = (frozenset(names.members), names.number) if names else (frozenset[str](), 0)
+        if len(sync.voters | members) > number + sync.quorum:
+            self.break_("an acknowledging set may miss an electing set", f"{when}: {number} of {sorted(members)}, {sync}")
+
+    def _every_electing_set_holds(self, rows: list[Acknowledged], when: str) -> None:
+        """Of those with data: who lost a disk cannot elect before it was cloned, and is no voter by then."""
+        sync = self.cluster().sync
+        if sync is None or not sync.voters:
+            return
+        disks = {name: self.world.instances[name].disk for name in sync.voters}
+        for electing in combinations(sorted(sync.voters), sync.quorum + 1):
+            if not all(disks[name].system_id for name in electing):
+                continue
+            lost = next((a for a in rows if a.ident not in self.forgiven and not _held(a.ident, [disks[n] for n in electing])), None)
+            if lost is not None:
+                self.break_("voters may elect who lacks acknowledged rows", f"{when}: {electing} lack row {lost.number}")
+                return
+
+
+def _held(ident: int, disks: list[Disk]) -> bool:
+    return any(disk.holds(ident, flushed=True) for disk in disks)
