@@ -145,6 +145,10 @@ def _rivhas(view: View, now: float) -> Iterator[Row]:
     cluster = view.cluster or view.last_cluster
     yield "rivha_members", "Members published in etcd", 0 if cluster is None else len(cluster.members)
     yield "rivha_etcd_silent", "1 if etcd did not answer the last tick", view.cluster is None
+    yield "rivha_voters", "Synchronous standbys that may elect a leader", len(view.voters)
+    if view.proven_until is not None and view.postgres.role is Role.PRIMARY:
+        proven = "Until the voters' proof that nobody else leads ends; +Inf: nobody else may"
+        yield "rivha_proof_remaining_seconds", proven, max(0.0, view.proven_until - now)
     yield "rivha_crashes_in_window", "Crashes of Postgres that still count", len(view.memory.crashes)
     if view.lease is not None:
         yield "rivha_lease_remaining_seconds", "Until the leader's lease ends, by this node's clock", max(0.0, view.lease.expires_at - now)

@@ -77,7 +77,8 @@ def is_replica(q: Question) -> bool:
 
 
 def is_sync(q: Question) -> bool:
-    return is_replica(q) and sync_kind(q.view) == "sync_standby"
+    """A voter, in `on` and in `quorum`. Patroni answers in `on` only; whoever routes to synchronous standbys means both."""
+    return is_replica(q) and sync_kind(q.view) is not None
 
 
 def is_quorum(q: Question) -> bool:

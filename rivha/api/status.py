@@ -16,14 +16,28 @@ Json = dict[str, object]
 
 
 def leads_at(view: View, now: float) -> bool:
+    """DESIGN 7: legitimate by the lease, or by the voters' proof. `now` is on the View's clock, a little after it was taken."""
+    return _leads_by_its_lease(view, now) or _leads_by_proof(view, now)
+
+
+def _leads_by_its_lease(view: View, now: float) -> bool:
     """The leader key is ours on the lease that we renew, and by our own clock that lease lives at `now`.
 
-    When etcd is silent the key as last read counts: nobody else removes it before the lease ends (DESIGN 7).
+    When etcd is silent the key as last read counts: nobody else removes it before the lease ends. But voters need not wait for that end,
+    so where there are any it counts only as long as their proof would: a primary that is cut off is out of routing within seconds.
     """
     cluster = view.cluster or view.last_cluster
     if cluster is None or cluster.leader is None or view.lease is None:
         return False
+    if view.voters and (view.confirmed_at is None or now > view.confirmed_at + view.proof_window_s):
+        return False
     return cluster.leader.name == view.me and cluster.leader.lease_id == view.lease.lease_id and now < view.lease.expires_at
+
+
+def _leads_by_proof(view: View, now: float) -> bool:
+    """Of a Postgres that is up as a primary: where it is down, or a standby, the proof only tells that nobody else leads."""
+    until = view.proven_until
+    return until is not None and now < until and view.postgres.role is Role.PRIMARY and not view.down
 
 
 def state_word(view: View) -> str:

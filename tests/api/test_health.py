@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from rivha.agent.brain.view import Job, View
+from rivha.agent.brain.view import Job, Lease, View
 from rivha.api.health import CHECKS, PROBE, Bodies, answer, freshness_limit_s
 from rivha.model import State
-from tests.api.views import END, MB, NOW, a_cluster, a_primary, a_standby, a_view, silent_etcd, voters
+from tests.api.views import END, MB, NOW, a_cluster, a_primary, a_standby, a_view, replied, silent_etcd, voters
 
 
 def ask(path: str, view: View | None, *, now: float = NOW, out: bool = False, **query: str) -> int:
@@ -25,6 +25,7 @@ PRIMARY = a_view("a")
 REPLICA = a_view("b")
 SYNC = a_view("b", policy={"synchronous_mode": "on"}, cluster=a_cluster(sync=voters("b")))
 QUORUM = a_view("b", policy={"synchronous_mode": "quorum"}, cluster=a_cluster(sync=voters("b")))
+BESIDE = a_view("c", policy={"synchronous_mode": "quorum"}, cluster=a_cluster(sync=voters("b")))
 ALL = set(CHECKS) - {PROBE}  # which is for agents, not for routing
 ALWAYS = {"/health", "/liveness", "/readiness", "/patroni", "/rivha"}
 WRITES = {"/", "/primary", "/read-write", "/master", "/leader"}
@@ -37,7 +38,8 @@ READS = {"/read-only", "/read-only-sync", "/read-only-quorum"}
         pytest.param(PRIMARY, ALWAYS | WRITES | READS, id="primary"),
         pytest.param(REPLICA, ALWAYS | {"/replica", "/read-only", "/async", "/asynchronous"}, id="asynchronous replica"),
         pytest.param(SYNC, ALWAYS | {"/replica", "/read-only", "/read-only-sync", "/sync", "/synchronous"}, id="synchronous replica"),
-        pytest.param(QUORUM, ALWAYS | {"/replica", "/read-only", "/read-only-quorum", "/quorum"}, id="quorum replica"),
+        pytest.param(QUORUM, ALWAYS | {"/replica", *READS, "/sync", "/synchronous", "/quorum"}, id="quorum replica"),
+        pytest.param(BESIDE, ALWAYS | {"/replica", "/read-only", "/async", "/asynchronous"}, id="no voter among voters"),
     ],
 )
 def test_each_role_answers_its_own_checks_and_no_others(view: View, yes: set[str]) -> None:
@@ -71,6 +73,57 @@ def test_an_unknown_path_is_no_check() -> None:
 )
 def test_primary_is_who_leads_and_takes_writes_now(view: View, now: float, out: bool, status: int) -> None:
     assert ask("/primary", view, now=now, out=out) == status
+
+
+WINDOW = a_view("a").proof_window_s
+
+
+def synchronous(*, leader: str | None = "a", sync: Any = None, now: float = NOW, **more: Any) -> View:
+    """`a` as the primary of a cluster in mode `quorum`, etcd silent; looked at Postgres at `now`, its lease over unless said otherwise."""
+    cluster = a_cluster(leader, sync=voters("b") if sync is None else sync)
+    return silent_etcd(a_view("a", **{"policy": {"synchronous_mode": "quorum"}, "lease": None, "cluster": cluster, "now": now, **more}))
+
+
+@pytest.mark.parametrize(
+    ("view", "now", "status"),
+    [
+        pytest.param(synchronous(memory=replied(b=NOW)), NOW + WINDOW - 0.1, 200, id="the voter's reply is fresh"),
+        pytest.param(synchronous(memory=replied(b=NOW)), NOW + WINDOW + 0.1, 503, id="the voter's reply is old"),
+        pytest.param(synchronous(memory=replied(c=NOW)), NOW, 503, id="only who is no voter replies"),
+        pytest.param(synchronous(sync=voters("b", "c", "d", quorum=1), memory=replied(b=NOW, d=NOW)), NOW, 200, id="all but q replied"),
+        pytest.param(synchronous(sync=voters("b", "c", "d", quorum=1), memory=replied(b=NOW)), NOW, 503, id="too few replied"),
+        pytest.param(synchronous(sync=voters()), NOW, 200, id="no voters: nobody else may lead"),
+        pytest.param(synchronous(sync=voters(), policy={}), NOW, 503, id="the same in mode off"),
+        pytest.param(synchronous(sync=voters("a", leader="b"), memory=replied(b=NOW)), NOW, 503, id="somebody else held the commits last"),
+        pytest.param(synchronous(leader=None, memory=replied(b=NOW)), NOW, 200, id="the key is gone, not the proof"),
+        pytest.param(synchronous(memory=replied(b=NOW), postgres=a_standby()), NOW, 503, id="a standby, whatever it could prove"),
+        pytest.param(synchronous(memory=replied(b=NOW), postgres=a_primary(pid=None)), NOW + 9, 503, id="proof does not replace a look"),
+    ],
+)
+def test_voters_prove_a_primary_when_etcd_is_silent_for_longer_than_its_lease(view: View, now: float, status: int) -> None:
+    assert ask("/primary", view, now=now) == ask("/leader", view, now=now) == status
+
+
+@pytest.mark.parametrize(
+    ("names", "confirmed", "now", "status"),
+    [
+        pytest.param(("b",), NOW, NOW + WINDOW - 0.1, 200, id="etcd confirmed it lately"),
+        pytest.param(("b",), NOW, NOW + WINDOW + 0.1, 503, id="voters may have elected another meanwhile"),
+        pytest.param(("b",), None, NOW, 503, id="never confirmed"),
+        pytest.param((), NOW, NOW + 6, 200, id="without voters the lease counts whole"),
+    ],
+)
+def test_with_voters_a_lease_counts_no_longer_than_their_proof_would(
+    names: tuple[str, ...], confirmed: float | None, now: float, status: int
+) -> None:
+    view = synchronous(sync=voters(*names), lease=Lease(77, NOW + 10, 10.0), memory=replied(confirmed))
+    for mode in ("quorum", "on", "off"):
+        assert ask("/primary", replace(view, policy=replace(view.policy, synchronous_mode=mode)), now=now) == status
+
+
+def test_another_leader_in_etcd_ends_every_proof() -> None:
+    view = a_view("a", policy={"synchronous_mode": "on"}, cluster=a_cluster("b", sync=voters("b")), memory=replied(NOW, b=NOW))
+    assert ask("/primary", view) == 503
 
 
 @pytest.mark.parametrize("path", sorted(ALL - {"/patroni", "/rivha", "/liveness"}))

@@ -23,7 +23,7 @@ from rivha.errors import CannotRun
 from rivha.metrics import Metrics
 from rivha.model import FailoverRequest, HistoryLine
 from tests.api.serving import ask, serving
-from tests.api.views import END, NOW, a_cluster, a_desk, a_member, a_standby, a_view
+from tests.api.views import END, NOW, a_cluster, a_desk, a_member, a_standby, a_view, replied, voters
 
 
 @pytest.fixture
@@ -158,6 +158,18 @@ async def test_metrics_show_patronis_names_and_what_patroni_lacks() -> None:
         ("rivha_slot_retained_bytes", "b"): 0,
     }
     assert {key: found[key] for key in expected} == expected
+
+
+async def test_metrics_tell_of_voters_and_how_long_they_prove_the_leader() -> None:
+    view = a_view("a", policy={"synchronous_mode": "quorum"}, cluster=a_cluster(sync=voters("b")), memory=replied(NOW, b=NOW))
+    text = Metrics("demo", "a").render(view, NOW + 1).decode()
+    assert 'rivha_voters{name="a",scope="demo"} 1.0' in text
+    assert f'rivha_proof_remaining_seconds{{name="a",scope="demo"}} {view.proof_window_s - 1}' in text
+    alone = a_view("a", policy={"synchronous_mode": "quorum"}, cluster=a_cluster(sync=voters()))
+    assert 'rivha_proof_remaining_seconds{name="a",scope="demo"} +Inf' in Metrics("demo", "a").render(alone, NOW).decode()
+    assert "rivha_proof_remaining_seconds" not in Metrics("demo", "a").render(a_view("a"), NOW).decode()
+    voter = a_view("b", policy={"synchronous_mode": "quorum"}, cluster=a_cluster(sync=voters("b")))
+    assert 'patroni_quorum_standby{name="b",scope="demo"} 1.0' in Metrics("demo", "b").render(voter, NOW).decode()
 
 
 async def test_metrics_of_a_replica_show_its_lag() -> None:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from rivha.agent.brain.evidence import Reply
+from rivha.agent.brain.memory import Memory
 from rivha.agent.brain.view import Lease, View
 from rivha.agent.desk import Desk
 from rivha.agent.journal import Journal
@@ -104,6 +106,7 @@ def a_view(
         "cluster_seen_at": now,
         "last_cluster": cluster,
         "lease": Lease(77, now + 10, 10.0) if me == "a" else None,
+        "memory": Memory(confirmed_at=now if me == "a" else None),
     }
     return View(**{**defaults, **more})
 
@@ -112,8 +115,13 @@ def silent_etcd(view: View) -> View:
     return replace(view, cluster=None)
 
 
-def voters(*names: str, leader: str = "a") -> SyncState:
-    return SyncState(leader, frozenset(names), 0, 12)
+def voters(*names: str, leader: str = "a", quorum: int = 0) -> SyncState:
+    return SyncState(leader, frozenset(names), quorum, 12)
+
+
+def replied(confirmed_at: float | None = None, **changed_at: float) -> Memory:
+    """What `a` has heard: etcd's last word that it leads, and when each standby's reply last changed."""
+    return Memory(confirmed_at=confirmed_at, replies={name: Reply("text", at, at) for name, at in changed_at.items()})
 
 
 def a_desk(view: View | None = None, *, outcome: Outcome = Outcome.DONE, now: float | None = NOW) -> Desk:
