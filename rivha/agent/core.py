@@ -15,7 +15,7 @@ from rivha.agent.brain.view import View
 from rivha.agent.chores import Chores
 from rivha.agent.desk import Desk
 from rivha.agent.dynamic import Dynamic
-from rivha.agent.fence import Fence, NoSafeguards, Safeguards
+from rivha.agent.fence import NOTHING, Fence, Safeguards
 from rivha.agent.job import JobSlot
 from rivha.agent.journal import Journal
 from rivha.agent.lease import Leases
@@ -47,13 +47,12 @@ class Core:
         ask: Ask,
         measured: Callable[[View, float], None] = lambda view, seconds: None,
         scheduled_restart: Callable[[], Mapping[str, object] | None] = lambda: None,
-        safeguards: Safeguards | None = None,
+        safeguards: Safeguards = NOTHING,
     ) -> None:
         self.dcs, self.postgres, self.dynamic = dcs, postgres, dynamic
         self.waker = Waker()
         self.jobs = JobSlot(clock, self.waker.wake)
         self.leases = Leases(dcs, clock)
-        safeguards = safeguards or NoSafeguards()
         self.fence = Fence(clock, self._fenced, safeguards)
         self.prober = Prober(ask, clock, self.waker.wake)
         self.journal = Journal()

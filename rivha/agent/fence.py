@@ -49,12 +49,15 @@ class NoSafeguards:
         return ""
 
 
+NOTHING = NoSafeguards()
+
+
 class Fence:
-    def __init__(self, clock: Callable[[], float], stop: Callable[[float], Awaitable[None]], safeguards: Safeguards | None = None) -> None:
+    def __init__(self, clock: Callable[[], float], stop: Callable[[float], Awaitable[None]], safeguards: Safeguards = NOTHING) -> None:
         """`stop(quit_s)` ends Postgres: immediate for `quit_s` seconds, then SIGKILL."""
         self._clock = clock
         self._stop = stop
-        self._safeguards = safeguards or NoSafeguards()
+        self._safeguards = safeguards
         self._moved = asyncio.Event()
         self.deadline: float | None = None
         self.quit_s = 0.5

@@ -18,8 +18,10 @@ import structlog
 from rivha import __version__
 from rivha import config as configuration
 from rivha.agent import systemd
+from rivha.agent.brain.view import View
 from rivha.agent.core import Core
 from rivha.agent.dynamic import Cache, Dynamic
+from rivha.agent.safeguards import Machine
 from rivha.api.app import Api
 from rivha.api.ask import HttpAsk
 from rivha.config import Config
@@ -53,6 +55,15 @@ class Agent:
         self.metrics = Metrics(config.scope, config.name)
         cache = Cache(config.postgres.data_dir)
         self.dynamic = Dynamic(config.local, config.bootstrap_dcs, self.postgres, cache.read(), cache.keep)
+        self.safeguards = Machine(
+            config.postgres.data_dir,
+            lambda: self.dynamic.policy,
+            boottime,
+            guard=config.watchdog.guard,
+            mode=config.watchdog.mode,
+            device=config.watchdog.device,
+            margin_s=config.watchdog.safety_margin_s,
+        )
         self.core = Core(
             _published(config),
             self.dcs,
@@ -63,8 +74,9 @@ class Agent:
             wall=time.time,
             reload_file=self._reload,
             ask=self.ask,
-            measured=self.metrics.tick,
+            measured=self._ticked,
             scheduled_restart=lambda: self.api.scheduled_restart,
+            safeguards=self.safeguards,
         )
         self.api = Api(config.restapi, self.core.desk, self.metrics, config.scope)
 
@@ -79,13 +91,29 @@ class Agent:
             await self.api.start()
             self._listen_to_signals()
             systemd.notify("READY=1")
-            await self.core.run()
+            await self._govern()
         finally:
             await self.api.stop()
             await self.ask.close()
             await self.postgres.close()
             await self.dcs.close()
         log.info("rivha has ended")
+
+    async def _govern(self) -> None:
+        """An agent that ends on purpose leaves on purpose what it leaves; of one that fails the last word stands, and the guard with it."""
+        on_purpose = False
+        try:
+            await self.core.run()
+            on_purpose = True
+        except CannotRun:
+            on_purpose = True
+            raise
+        finally:
+            await self.safeguards.close(release=on_purpose)
+
+    def _ticked(self, view: View, seconds: float) -> None:
+        self.metrics.tick(view, seconds)
+        self.safeguards.ticked(view)
 
     # ---- what wakes and stops the agent
 

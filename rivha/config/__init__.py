@@ -36,7 +36,8 @@ __all__ = ["ClientConfig", "Config", "changed", "check_patch", "complaints", "dy
 class Watchdog:
     mode: str = "off"  # off | automatic | required
     device: str = "/dev/watchdog"
-    safety_margin_s: float = 5.0
+    safety_margin_s: float | None = None  # before the lease's end; -1: half the ttl; None: the watchdog chooses
+    guard: bool = True  # Rivha's own: a small process that acts for an agent that cannot (agent/guard.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ def load(path: str | None, environ: Mapping[str, str]) -> Config:
         tags=build.published_tags(local.tags),
         callbacks=build.callbacks(local),
         bootstrap_dcs=translated(merged({}, local.bootstrap.dcs))[0],
-        watchdog=Watchdog(local.watchdog.mode, local.watchdog.device, local.watchdog.safety_margin),
+        watchdog=Watchdog(local.watchdog.mode, local.watchdog.device, local.watchdog.safety_margin, local.watchdog.guard),
         ctl=CtlSettings(**build.ctl(local.ctl, local.restapi)),
         local=dict(raw["postgresql"]),
         source=path,
@@ -151,6 +152,7 @@ LATER = {
     "scope": "when the agent is restarted (it is another cluster)",
     "namespace": "when the agent is restarted (it is another cluster)",
     "etcd": "when the agent is restarted (leases and watches hang on the old connections)",
+    "watchdog": "when the agent is restarted",
     "postgres.data_dir": "when the agent is restarted (it is another database)",
     "postgres.name": "when the agent is restarted",
     "postgres.scope": "when the agent is restarted",

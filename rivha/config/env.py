@@ -38,7 +38,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     ),
     "etcd3": ETCD,
     "etcd": ETCD,
-    "watchdog": ("mode", "device", "safety_margin"),
+    "watchdog": ("mode", "device", "safety_margin", "guard"),
 }
 STRUCTURED = {"loggers", "static_fields", "http_extra_headers", "https_extra_headers"}  # YAML within the variable
 PROGRAMS = ["pg_ctl", "initdb", "pg_controldata", "pg_basebackup", "postgres", "pg_isready", "pg_rewind", "pg_waldump"]

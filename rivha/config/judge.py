@@ -180,8 +180,6 @@ def not_used(local: Local) -> Iterator[str]:
             yield f"{path}: is not used; Rivha has no such key{likely(path, local)}"
     if local.log.deduplicate_heartbeat_logs:
         yield "log.deduplicate_heartbeat_logs: is not needed; Rivha logs changes, not beats"
-    if local.watchdog.mode != "off":
-        yield f"watchdog.mode: {local.watchdog.mode} is not served by this version; no watchdog guards this node against a frozen agent"
 
 
 def likely(path: str, model: BaseModel) -> str:

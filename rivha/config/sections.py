@@ -137,7 +137,8 @@ class Log(Section):
 class Watchdog(Section):
     mode: Annotated[Literal["off", "automatic", "required"], BeforeValidator(word)] = setting("off", "it resets a frozen host")
     device: Path = setting("/dev/watchdog", "the kernel's device")
-    safety_margin: Seconds = setting(5.0, "seconds before the ttl at which it fires; -1: half the ttl", ge=-1)
+    safety_margin: Seconds | None = setting(None, "seconds before the ttl at which it fires; -1: half the ttl", ge=-1)
+    guard: Flag = setting(True, "a small process kills Postgres when the agent cannot any more and its lease ends")
 
 
 class Ctl(Section):

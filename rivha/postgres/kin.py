@@ -1,7 +1,7 @@
 """Which processes are Postgres on a given directory, as the kernel tells it: program and working directory, never a number in a file.
 
-It reads /proc alone, so that a hanging disk cannot hold it up, and imports next to nothing: the guard, a process of a few megabytes, uses it
-too. It must never say yes of a process that it cannot see into.
+It reads /proc alone, so that a hanging disk cannot hold it up, and imports next to nothing: the guard, a process of a few megabytes,
+uses it too. It must never say yes of a process that it cannot see into.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def test_a_grown_file_loads_and_names_what_is_not_used():
     assert list(config.tags) == ["clonefrom", "datacenter", "failover_priority", "nofailover", "replicatefrom"]
     assert config.log.loggers == {"patroni.postmaster": "WARNING", "urllib3": "WARNING"}
     assert config.log.mode == 0o640
-    assert config.watchdog.mode == "off"
+    assert (config.watchdog.mode, config.watchdog.safety_margin_s, config.watchdog.guard) == ("off", 5.0, True)
     assert config.ctl.username == "ops"
     assert sorted(warning.partition(":")[0] for warning in config.warnings) == [
         "bootstrap.dcs.failsafe_mode",
