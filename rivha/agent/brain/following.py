@@ -96,7 +96,7 @@ def reinitialize_on_request(v: View) -> PostgresVerdict | None:
 
 def wait_until_my_pledge_is_withdrawn(v: View) -> PostgresVerdict | None:
     """While my pledge exists, or may come into being, I stream from nobody (DESIGN 6.2)."""
-    if v.my_pledge is not None or (v.a_pledge_may_land and votes.decide(v) and not v.postgres.streaming and v.has_data):
+    if v.my_pledge is not None or votes.a_late_pledge_must_be_refused(v):
         return Verdict(Nothing(), "my pledge is being taken back")
     return None
 

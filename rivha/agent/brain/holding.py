@@ -112,9 +112,8 @@ def withdraw_my_pledge_for_the_leader_in_office(v: View) -> LeaseVerdict | None:
 
 def refuse_a_pledge_that_may_land_yet(v: View) -> LeaseVerdict | None:
     """Its outcome was not known, or an agent before me sent it: it is refused once my key has another revision, and then I may stream."""
-    waits = v.postgres.role is Role.STANDBY and not v.postgres.streaming
     lives = v.other_leader is not None and not (votes.is_open(v) and votes.is_voter(v))
-    if lives and waits and v.a_pledge_may_land and votes.decide(v):
+    if lives and votes.a_late_pledge_must_be_refused(v):
         return Verdict(Withdraw(), f"{v.other_leader} leads: seeing to it that no pledge of mine is carried out late")
     return None
 

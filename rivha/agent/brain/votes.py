@@ -7,7 +7,7 @@ A hand-over: the leader's Postgres has stopped, and I hold the whole of its WAL.
 from __future__ import annotations
 
 from rivha.agent.brain.view import View
-from rivha.model import Lsn, Member, Pledge, format_lsn
+from rivha.model import Lsn, Member, Pledge, Role, format_lsn
 
 
 def decide(v: View) -> bool:
@@ -26,6 +26,11 @@ def is_open(v: View) -> bool:
     if v.nobody_leads and (v.cluster.resigned is not None or loss_is_accepted(v)):
         return True
     return bool(v.voters) and v.leader_is_lost
+
+
+def a_late_pledge_must_be_refused(v: View) -> bool:
+    """Before this standby streams. What lies here as a primary's was promoted since, and `sync` written: its pledges rest on what is gone."""
+    return decide(v) and v.a_pledge_may_land and v.has_data and v.postgres.role is Role.STANDBY and not v.postgres.streaming
 
 
 def why_closed(v: View) -> str:
