@@ -34,7 +34,7 @@ class Prober:
         self._watched_at = 0.0  # when this prober was last seen to do its work
         self._next_at = 0.0
         self._told = False  # that the target has been silent for `wake_after_s`
-        self._under_way: dict[asyncio.Task[bool], float] = {}  # probe -> when it was sent
+        self._under_way: dict[asyncio.Future[bool], float] = {}  # probe -> when it was sent
         self._stirred = asyncio.Event()
 
     def aim(self, name: str | None, api_url: str, wake_after_s: float) -> None:
@@ -89,20 +89,26 @@ class Prober:
             self._wake()
 
     def _collect(self, now: float) -> None:
+        """What has failed. In haste only until the silence is known: what stays dark for hours is not worth ten questions a second."""
         for probe in [probe for probe in self._under_way if probe.done()]:
-            sent_at = self._under_way.pop(probe)
-            if not probe.cancelled() and probe.result():
-                self._heard_at, self._told = max(self._heard_at, sent_at), False
-            else:
-                # In haste only until the silence is known: what stays dark for hours is not worth ten questions a second.
-                self._next_at = min(self._next_at, now + (PROBE_EVERY_S if self._told else PROBE_AGAIN_S))
+            del self._under_way[probe]
+            if not probe.cancelled():
+                probe.result()
+            self._next_at = min(self._next_at, now + (PROBE_EVERY_S if self._told else PROBE_AGAIN_S))
 
     def _send(self, now: float) -> None:
         """An answer counts from here: what is known of the target is that it lived after it was asked."""
         probe = asyncio.ensure_future(self._ask(self._api_url, PROBE_BUDGET_S))
-        probe.add_done_callback(lambda _: self._stirred.set())
         self._under_way[probe] = now
         self._next_at = now + PROBE_EVERY_S
+        probe.add_done_callback(self._ended)
+
+    def _ended(self, probe: asyncio.Future[bool]) -> None:
+        """An answer is taken here, at half the cost of waking `run` for it, which has nothing to do then."""
+        if probe.cancelled() or probe.exception() is not None or not probe.result():
+            self._stirred.set()
+        elif (sent_at := self._under_way.pop(probe, None)) is not None:
+            self._heard_at, self._told = max(self._heard_at, sent_at), False
 
     async def _sleep(self) -> None:
         """Until something is due, or stirs; with nobody to watch, until somebody is aimed at."""
