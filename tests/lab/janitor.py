@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.lab.processes import signal_all, sweep, working_below
+from tests.lab.processes import guards_below, signal_all, sweep, working_below
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -40,7 +40,7 @@ class Janitor:
 async def clean(root: Path, programs: Sequence[Path]) -> None:
     """Agents first: they would start Postgres again."""
     agents = [pid for pid in working_below(root) if _is_agent(pid)]
-    signal_all(agents, signal.SIGKILL)
+    signal_all(agents + guards_below(root), signal.SIGKILL)
     for program in programs:
         await sweep(root, programs=program)
     if not os.environ.get("RIVHA_LAB_KEEP"):

@@ -17,7 +17,7 @@ import asyncpg
 import yaml
 
 from tests.lab.ports import LOOPBACK, free_ports
-from tests.lab.processes import Process, give_away, signal_all, sweep, working_below
+from tests.lab.processes import Process, give_away, guards_below, signal_all, sweep, working_below
 
 # What asyncpg raises when the other side is gone or has said no; InternalClientError when it went in the middle of an exchange.
 SQL_ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
@@ -185,6 +185,10 @@ class Node:
         """The postmaster and its children."""
         return working_below(self.data, programs=self.bin_dir)
 
+    def guard(self) -> int | None:
+        """The PID of the process that acts for a frozen or killed agent."""
+        return next(iter(guards_below(self.folder)), None)
+
     def kill_postmaster(self) -> int:
         """kill -9 of the postmaster alone, as the OOM killer or a bug does it; its children notice and end by themselves. Its PID."""
         pid = self.postmaster()
@@ -198,18 +202,19 @@ class Node:
         await sweep(self.data, programs=self.bin_dir)
 
     async def kill_everything(self) -> None:
-        """What the loss of the host does: agent and Postgres die together, nothing says goodbye."""
+        """What the loss of the host does: agent, guard and Postgres die together, nothing says goodbye."""
         self.agent.freeze()  # so that it neither sees Postgres die nor starts another
+        signal_all(guards_below(self.folder), signal.SIGKILL)
         signal_all(working_below(self.folder, programs=self.bin_dir), signal.SIGKILL)
         await self.agent.kill()
         await sweep(self.folder, programs=self.bin_dir)
 
     def freeze_everything(self) -> None:
         self.agent.freeze()
-        signal_all(self.processes(), signal.SIGSTOP)
+        signal_all(guards_below(self.folder) + self.processes(), signal.SIGSTOP)
 
     def thaw_everything(self) -> None:
-        signal_all(self.processes(), signal.SIGCONT)
+        signal_all(self.processes() + guards_below(self.folder), signal.SIGCONT)
         self.agent.thaw()
 
     def freeze_postgres(self) -> None:

@@ -169,6 +169,18 @@ def working_below(folder: Path, *, programs: Path | None = None) -> list[int]:
     return sorted(found)
 
 
+def guards_below(folder: Path) -> list[int]:
+    """The guards of agents that were started there; they outlive those for a while (rivha/agent/guard.py)."""
+    return [pid for pid in working_below(folder) if "rivha.agent.guard" in _arguments(pid)]
+
+
+def _arguments(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+    except OSError:
+        return []
+
+
 def signal_all(pids: Sequence[int], number: signal.Signals) -> None:
     """One who is gone already is no error."""
     for pid in pids:
