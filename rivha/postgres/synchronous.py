@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import asyncpg
 
@@ -23,6 +21,7 @@ from rivha.postgres import running
 from rivha.postgres.conf import NAMES
 from rivha.postgres.parts import Parts
 from rivha.postgres.process import POLL_S
+from rivha.postgres.rounds import Rounds
 
 IN_FORCE = f"""
 SELECT current_setting('{NAMES}') AS names, pg_is_in_recovery() AS standby, current_setting('server_version_num')::int AS version
@@ -32,10 +31,11 @@ SELECT a.pid, a.backend_type, a.wait_event, r.application_name, r.sync_state, (r
 FROM pg_stat_activity AS a LEFT JOIN pg_stat_replication AS r ON r.pid = a.pid AND r.state IN ('streaming', 'catchup', 'stopping')
 WHERE a.backend_type IN ('walsender', 'checkpointer')
 """
-# Where a process waits only after it has looked whether there is a reload to be taken.
+# A process that left one of these waits looks whether there is a reload to be taken before it comes to the same wait again.
 WAITS = {"walsender": ("WalSenderMain",), "checkpointer": ("CheckpointerMain", "CheckpointWriteDelay")}
 NAMELESS_DELAY = 15_00_00  # before this version the checkpointer's delay between two writes is no wait event: NULL
 SENT_TWICE = 2
+LOOKS_AT_A_STANDBY = 4  # who is there, how it sleeps, that it slept again; a promotion waits for it
 
 _LIST = re.compile(r"\s*(?:(?:(first|any)\s+)?(\d{1,9})\s*\((.*)\)|(.*))\s*", re.IGNORECASE | re.DOTALL | re.ASCII)
 _MEMBER = re.compile(r'\s*(?:"((?:[^"]|"")+)"|([A-Za-z_][\w$]*|\*))\s*(?:,|$)', re.ASCII)
@@ -97,56 +97,32 @@ async def in_force(parts: Parts) -> str:
 # ---- the evidence
 
 
-def asleep(pid: int) -> tuple[str, str] | None:
-    """How often it has slept and was interrupted so far, of a process that sleeps now and has no reload left to hear of; else None."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
-        facts = {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
-        pending = int(facts["SigPnd"], 16) | int(facts["ShdPnd"], 16)
-        if not facts["State"].startswith("S") or pending & (1 << (signal.SIGHUP - 1)):
-            return None
-        return facts["voluntary_ctxt_switches"], facts["nonvoluntary_ctxt_switches"]
-    except (OSError, KeyError, ValueError):
-        return None
-
-
-def _looks(pids: Iterable[int]) -> dict[int, tuple[str, str] | None]:
-    return {pid: asleep(pid) for pid in pids}
-
-
 @dataclass(slots=True)
 class Evidence:
     """Which processes have taken a reload that all of them were told of. To be begun after the postmaster was seen to have taken it.
 
-    A process has when it slept, from before to after it was seen in its main wait, with no signal left to hear: the signal would have waked
-    it, and on the way to the next sleep it looks. A busy WAL sender may never be caught asleep; it looks before each time that it sends, so
-    two sends in our sight prove the same. One without a name needs none: while its row says "async" it lets nobody's commit go.
+    Besides what `Rounds` says: a busy WAL sender may never be caught asleep; it looks for a reload before each time that it sends, so two
+    sends in our sight prove the same. One without a name needs no proof: while its row says "async" it lets nobody's commit go.
     """
 
     names: Names | None
     version: int
-    taken: set[int] = field(default_factory=set)
-    _sent: dict[int, tuple[int | None, int]] = field(default_factory=dict)  # pid -> last position seen, how often it moved
-    _known: tuple[int, ...] = ()
-    missing: list[str] = field(default_factory=list)  # for people: who has not, as of the last look
+    rounds: Rounds
+    missing: list[str]  # for people: who has not taken it, as of the last look
     told: bool = False  # the checkpointer has
+    _sent: dict[int, tuple[int | None, int]] = field(default_factory=dict)  # pid -> last position seen, how often it moved
 
     async def look(self, connection: asyncpg.Connection) -> None:
-        before = await asyncio.to_thread(_looks, self._known)
-        rows = await connection.fetch(PROCESSES)
-        after = await asyncio.to_thread(_looks, self._known)
-        self._known = tuple(r["pid"] for r in rows)
+        rows = await self.rounds.look(lambda: connection.fetch(PROCESSES), self._in_main_wait)
         self.missing.clear()
         for r in rows:
-            slept = before.get(r["pid"]) is not None and before[r["pid"]] == after[r["pid"]] and self._main_wait(r)
-            if slept or self._sends(r) >= SENT_TWICE:
-                self.taken.add(r["pid"])
+            taken = r["pid"] in self.rounds.around or self._sends(r) >= SENT_TWICE
             if r["backend_type"] == "checkpointer":
-                self.told = r["pid"] in self.taken
-            elif r["application_name"] is not None and not self._agrees(r):
+                self.told = taken
+            elif r["application_name"] is not None and not self._agrees(r, taken):
                 self.missing.append(f"the WAL sender of {r['application_name']} (pid {r['pid']})")
 
-    def _main_wait(self, row: asyncpg.Record) -> bool:
+    def _in_main_wait(self, row: asyncpg.Record) -> bool:
         waits = row["wait_event"]
         if waits is None:
             return row["backend_type"] == "checkpointer" and self.version < NAMELESS_DELAY
@@ -160,11 +136,10 @@ class Evidence:
         self._sent[pid] = (sent, moved)
         return int(moved)
 
-    def _agrees(self, row: asyncpg.Record) -> bool:
-        named = self.names is not None and self.names.has(str(row["application_name"]))
-        if not named:
-            return bool(row["sync_state"] == "async")
-        return bool(row["sync_state"] != "async" and row["pid"] in self.taken)
+    def _agrees(self, row: asyncpg.Record, taken: bool) -> bool:
+        if self.names is not None and self.names.has(str(row["application_name"])):
+            return taken and row["sync_state"] != "async"
+        return bool(row["sync_state"] == "async")
 
 
 # ---- the verb
@@ -191,7 +166,7 @@ async def synchronize(parts: Parts, names: str, *, waiting: bool) -> bool:
                     row = await connection.fetchrow(IN_FORCE)
                     assert row is not None
                     if row["names"] == names:
-                        evidence = Evidence(wanted, row["version"], missing=missing)
+                        evidence = Evidence(wanted, row["version"], Rounds(parts.settings.data_dir), missing)
                         return await _everywhere(connection, evidence, standby=row["standby"], crossing=not (waiting and wanted))
                 await asyncio.sleep(POLL_S)
     except TimeoutError:
@@ -203,9 +178,11 @@ async def synchronize(parts: Parts, names: str, *, waiting: bool) -> bool:
 
 async def _everywhere(connection: asyncpg.Connection, evidence: Evidence, *, standby: bool, crossing: bool) -> bool:
     """Returns when all that count go by the names. `crossing`: whether commits wait at all has changed, which the checkpointer says."""
-    await evidence.look(connection)  # who is there
+    pauses = running.pauses()
     if standby:
-        await evidence.look(connection)
+        for _ in range(LOOKS_AT_A_STANDBY):
+            await evidence.look(connection)
+            await asyncio.sleep(next(pauses))
         return evidence.told
     while True:
         await evidence.look(connection)
@@ -213,4 +190,4 @@ async def _everywhere(connection: asyncpg.Connection, evidence: Evidence, *, sta
             evidence.missing.append("the checkpointer")
         if not evidence.missing:
             return True
-        await asyncio.sleep(POLL_S)
+        await asyncio.sleep(next(pauses))

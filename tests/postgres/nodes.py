@@ -138,6 +138,12 @@ class Session:
         await self._connection.close(timeout=10)
         return "only local" if only_local else "acknowledged"
 
+    async def execute(self, statement: str) -> None:
+        await self._connection.execute(statement, timeout=DEADLINE_S)
+
+    async def close(self) -> None:
+        await self._connection.close(timeout=10)
+
     async def waits(self) -> bool:
         return await self._node.sql("SELECT wait_event FROM pg_stat_activity WHERE pid = $1", self._pid) == "SyncRep"
 
