@@ -61,12 +61,13 @@ def remembered_names(v: View, before: InForce | None) -> InForce | None:
     if p.state is not State.RUNNING:
         return before
     names = Names.parse(p.synchronous_standby_names)
-    if before is None or before.text != p.synchronous_standby_names or v.busy_with("synchronize") or names is None:
+    begun = before is None or before.text != p.synchronous_standby_names or v.busy_with("synchronize") or not p.names_confirmed
+    if before is None or begun or names is None:
         return InForce(p.synchronous_standby_names)
     if before.passed:
         return before
     if before.lsn is None:
-        known = p.names_confirmed and p.wal_lsn is not None and all(_agrees(row, names) for row in p.replication)
+        known = p.wal_lsn is not None and all(_agrees(row, names) for row in p.replication)
         return replace(before, lsn=p.wal_lsn, replies={r.application_name: r.reply_time for r in p.replication}) if known else before
     return replace(before, passed=_holders(p, names, before) >= names.number)
 

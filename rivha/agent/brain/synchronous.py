@@ -80,7 +80,7 @@ def goal_of(v: View) -> Goal | None:
         names = frozenset(_preferred(v)[:count])
         return Goal(names, len(names), True) if names else None
     able = _preferred(v)
-    may_lead = [name for name in able if not _member(v, name).nofailover]
+    may_lead = [name for name in able if _may_take_over(v, name)]
     names = frozenset(may_lead if len(may_lead) >= count else able[:count])
     return Goal(names, min(count, len(names)), False) if names else None
 
@@ -92,7 +92,7 @@ def _preferred(v: View) -> list[str]:
 
     def key(name: str) -> tuple[bool, int, bool, int, str]:
         member, row = _member(v, name), rows.get(name)
-        return member.nofailover, -_priority(member), name not in named, -(row.flush_lsn or 0) if row else 0, name
+        return not _may_take_over(v, name), -_priority(member), name not in named, -(row.flush_lsn or 0) if row else 0, name
 
     return sorted((name for name in {*rows, *named} if _is_able(v, name, rows.get(name))), key=key)
 
@@ -103,13 +103,21 @@ def _named_now(v: View) -> frozenset[str]:
 
 
 def _is_able(v: View, name: str, row: Replication | None) -> bool:
-    """A strict cluster keeps a voter that is out of reach while nobody can replace it: commits wait either way, and it may elect yet."""
-    member = v.cluster.member(name) if v.cluster else None
+    """A strict cluster keeps a voter that is out of reach while nobody can replace it: commits wait either way, and it may elect yet.
+
+    A voter whose agent has vanished still holds commits, and stays if nobody better is there; who never was one must be a member.
+    """
+    member, known = v.cluster.member(name) if v.cluster else None, name in _named_now(v)
     if v.policy.synchronous_mode_strict and name in v.voters and not (member and member.leaving) and not _others_stream(v, name):
         return True
-    if member is None or not _may_vote(v, member) or _lags(v, row) or is_lost(v, name):
+    if not (known or member) or not _may_vote(v, member or Member(name)) or _lags(v, row) or is_lost(v, name):
         return False
-    return name in _named_now(v) or (row is not None and row.state == "streaming" and row.flush_lsn is not None)
+    return known or (row is not None and row.state == "streaming" and row.flush_lsn is not None)
+
+
+def _may_take_over(v: View, name: str) -> bool:
+    member = v.cluster.member(name) if v.cluster else None
+    return member is not None and not member.nofailover
 
 
 def _others_stream(v: View, name: str) -> bool:
