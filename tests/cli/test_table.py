@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import yaml
 
+from rivha.cli.config import notes
 from rivha.cli.loss import in_bytes, in_seconds
 from rivha.cli.story import changes, is_whole
 from rivha.cli.table import described, footer, member_rows, rendered, titled
@@ -120,6 +122,21 @@ def test_a_synchronous_cluster_without_a_voter_says_what_that_means(config: dict
     lines = footer(described(a_cluster(members=MEMBERS, sync=sync, config=config), "demo"))
     assert [line.startswith(" Degraded: ") and text in line for line in lines] == ([True] if text else [])
     assert footer(described(a_cluster(None, MEMBERS, sync=sync, config=config), "demo")) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "members", "texts"),
+    [
+        ({}, {"synchronous_mode": "on", "synchronous_mode_strict": True}, MEMBERS[:1], ["every commit will wait"]),
+        ({}, {"synchronous_mode": "on", "synchronous_mode_strict": True}, MEMBERS, []),
+        ({}, {"synchronous_mode_strict": True}, MEMBERS, ["has no effect while synchronous_mode is off"]),
+        ({"synchronous_mode_strict": True}, {"synchronous_mode_strict": True, "ttl": 20}, MEMBERS, []),
+    ],
+)
+def test_an_edit_is_told_what_it_will_not_do(old: dict[str, object], new: dict[str, object], members: Any, texts: list[str]) -> None:
+    found = notes(old, new, a_cluster(members=members))
+    assert len(found) == len(texts)
+    assert all(text in note for text, note in zip(texts, found, strict=True))
 
 
 # ---- what a failover may cost
