@@ -33,6 +33,7 @@ LOOK_S = 0.25  # between looks at the word: a deadline that was moved forward, o
 FIRST_AGENT_S = 10.0  # who started us connects within milliseconds
 AGENTS = 4  # connections at a time; one is normal, two while an agent replaces another
 PAUSE_S = 0.5  # between the last tries to kill what does not die (a blocked disk)
+NOEXEC_SEAL = 8  # MFD_NOEXEC_SEAL of linux/memfd.h, which this Python may not know
 TAKEN = 3  # exit code: another guard has the name
 
 
@@ -42,7 +43,10 @@ def now_ns() -> int:
 
 
 class Page:
-    """The shared memory: until when Postgres may be a primary (0: it is none), and how long SIGQUIT gets then; both in ns."""
+    """The shared memory: until when Postgres may be a primary (0: it is none), and how long SIGQUIT gets then; both in ns.
+
+    Spoken across versions: an agent may find the guard of the one before it.
+    """
 
     def __init__(self, fd: int) -> None:
         self._words = memoryview(mmap.mmap(fd, mmap.PAGESIZE)).cast("q")
@@ -65,8 +69,7 @@ class Guard:
         """`data_dir` without symbolic links."""
         self._listener = listener
         self._data_dir = data_dir
-        self._memory = os.memfd_create("rivha-guard")
-        os.ftruncate(self._memory, mmap.PAGESIZE)
+        self._memory = _memory()
         self._page = Page(self._memory)
         self._agents: list[socket.socket] = []
         self._executed = 0  # the deadline that was carried out: who starts a Postgres afterwards does so on purpose
@@ -150,6 +153,16 @@ class Guard:
             pass  # it died meanwhile
         finally:
             os.close(fd)
+
+
+def _memory() -> int:
+    """A page that other processes can be given."""
+    try:
+        fd = os.memfd_create("rivha-guard")
+    except PermissionError:  # vm.memfd_noexec=2 wants it said that nobody will execute it; older kernels do not know the word
+        fd = os.memfd_create("rivha-guard", os.MFD_CLOEXEC | NOEXEC_SEAL)
+    os.ftruncate(fd, mmap.PAGESIZE)
+    return fd
 
 
 def _still_there(agent: socket.socket) -> bool:

@@ -80,7 +80,7 @@ class GuardLink:
         else:
             self.complaint = ""
             self._link = link
-            log.info("guard", pid=link.pid, armed=bool(link.page.until_ns))
+            log.info("a guard stands by", pid=link.pid, armed=bool(link.page.until_ns))
             self._write(link.page)
             asyncio.get_running_loop().add_reader(link.connection, self._lost)
         finally:
