@@ -11,8 +11,9 @@ from typing import Any
 
 from rivha.agent.brain.actions import Decision
 from rivha.agent.brain.decide import decide
+from rivha.agent.brain.evidence import InForce, Reply
 from rivha.agent.brain.memory import Failures, Memory, remember
-from rivha.agent.brain.view import Job, Lease, View, Wish
+from rivha.agent.brain.view import Job, Lease, View, Wish, Witness
 from rivha.model import (
     Cluster,
     Data,
@@ -36,6 +37,7 @@ SYSTEM = "7300000000000000001"
 NOW = 1000.0
 TERM = 50
 MEMBER_LEASE, LEADER_LEASE = 11, 22
+NO_GROUND = (-1, -1, -1)  # memory: no pledge of mine is on its way
 
 
 def a_member(name: str, role: str = "replica", state: str = "running", lsn: int = 100, **more: Any) -> Member:
@@ -56,6 +58,16 @@ def streams_to(name: str) -> Replication:
     return Replication(name, None, "replicator", "streaming", "async", 0)
 
 
+def a_row(name: str, flush: int | None = 100, reply: str = "t1", sync: str = "quorum", state: str = "streaming") -> Replication:
+    """A WAL sender that has heard from its standby."""
+    return Replication(name, None, "replicator", state, sync, 1, sent_lsn=flush, flush_lsn=flush, replay_lsn=flush, reply_time=reply)
+
+
+def names_of(words: str) -> frozenset[str]:
+    """`"db1 db3"`, for readable tests."""
+    return frozenset(words.split())
+
+
 class World:
     def __init__(self) -> None:
         self.cluster: Cluster | None = Cluster(
@@ -71,7 +83,7 @@ class World:
         self.status = PostgresStatus(State.RUNNING, role=STANDBY, system_id=SYSTEM, timeline=1, receive_lsn=100, replay_lsn=100)
         self.lease: Lease | None = None
         self.policy = Policy()
-        self.memory = Memory(initialized=True, last_term=TERM, last_leader="db1")
+        self.memory = Memory(initialized=True, last_term=TERM, last_leader="db1", pledge_ground=NO_GROUND)
         self.more: dict[str, Any] = {}
 
     # ---- the local Postgres
@@ -94,7 +106,53 @@ class World:
         self.status = replace(self.status, upstream=upstream, streaming=True)
         return self
 
+    def streams(self, *rows: Replication) -> World:
+        """Who is connected to my primary, instead of db1 and db3."""
+        self.status = replace(self.status, replication=rows)
+        return self
+
+    def names(self, text: str, *, confirmed: bool = True, passed: bool = False, lsn: int | None = 100, replies: Any = None) -> World:
+        """In force at my primary; `passed`: so is the barrier. `lsn` and `replies` are what was seen when they came into force."""
+        self.status = replace(self.status, synchronous_standby_names=text, names_confirmed=confirmed)
+        self.memory = replace(self.memory, in_force=InForce(text, lsn, replies or {}, passed))
+        return self
+
+    def replies(self, **ago_s: float | None) -> World:
+        """How long ago each standby's reply was seen to be a new one; None: never."""
+        at = {name: None if ago is None else NOW - ago for name, ago in ago_s.items()}
+        return self.remembers(replies={**self.memory.replies, **{name: Reply("t0", NOW - 0.1, changed) for name, changed in at.items()}})
+
     # ---- etcd
+
+    def mode(self, mode: str, **settings: Any) -> World:
+        return self.settings(synchronous_mode=mode, **settings)
+
+    def sync(self, leader: str | None, voters: str = "", quorum: int = 0) -> World:
+        self._set(sync=SyncState(leader, names_of(voters), quorum, 60))
+        return self
+
+    def witness(self, silent_s: float = 3.0, unrenewed_s: float | None = 3.0, name: str = "db1") -> World:
+        """What I have of the leader: silent to me, and not renewed in etcd, for so long."""
+        self.more["witness"] = Witness(name, silent_s, unrenewed_s)
+        return self
+
+    def sync_doubtful(self) -> World:
+        self.more["sync_doubtful"] = True
+        return self
+
+    def pledge_may_land(self) -> World:
+        """An agent before me may have sent one."""
+        return self.remembers(pledge_ground=None)
+
+    def seen_at(self, cluster_s: float) -> World:
+        self.more["cluster_seen_at"] = cluster_s
+        return self
+
+    def last_read(self, **changes: Any) -> World:
+        """etcd is silent now, and said this before."""
+        assert self.cluster is not None
+        self.more["last_cluster"] = replace(self.cluster, **changes)
+        return self.etcd_silent()
 
     def leads(self, left_s: float = 9.0) -> World:
         """The key is mine, on a lease that ends in `left_s` seconds."""
@@ -130,15 +188,21 @@ class World:
 
     def pledged(self, name: str = ME, lsn: int = 100, timeline: int = 1) -> World:
         assert self.cluster is not None
-        self._set(pledges=(*self.cluster.pledges, Pledge(name, TERM, timeline, lsn, 70)))
+        pledges = sorted((*self.cluster.pledges, Pledge(name, TERM, timeline, lsn, 70)), key=lambda p: p.name)
+        self._set(pledges=tuple(pledges), pledge_revisions={**self.cluster.pledge_revisions, name: 70})
         return self
 
-    def resigned(self, leader: str = "db1", candidate: str | None = None, lsn: int = 0) -> World:
-        self._set(resigned=Resignation(TERM, leader, candidate, lsn))
+    def pledges(self, **lsn: int) -> World:
+        for name, end in lsn.items():
+            self.pledged(name, end)
         return self
 
-    def wanted(self, leader: str | None, candidate: str | None, at: str | None = None) -> World:
-        self._set(failover=FailoverRequest(leader, candidate, at, 80))
+    def resigned(self, leader: str = "db1", candidate: str | None = None, lsn: int = 0, timeline: int = 1) -> World:
+        self._set(resigned=Resignation(TERM, leader, candidate, lsn, timeline=timeline if lsn else 0))
+        return self
+
+    def wanted(self, leader: str | None, candidate: str | None, at: str | None = None, *, accept_loss: bool = False) -> World:
+        self._set(failover=FailoverRequest(leader, candidate, at, 80, accept_loss))
         return self
 
     def history(self, *lines: tuple[int, int]) -> World:
