@@ -161,6 +161,22 @@ async def test_paused_nobody_kills_a_primary_without_its_agent(lab: Lab) -> None
         await set_pause(lab, False)
 
 
+async def test_a_node_without_the_watchdog_that_it_requires_is_not_elected_and_says_why(lab: Lab) -> None:
+    old = await lab.primary()
+    without, other = await lab.replicas()
+    assert await without.stop() == 0
+    without.write_config(watchdog={"mode": "required", "device": str(without.folder / "watchdog")})
+    try:
+        await lab.heal()
+        await old.kill_everything()
+        assert await replaced(lab, old) is other
+        _, journal = await without.ask("GET", "/journal")
+        assert "a watchdog is required, and " in journal
+    finally:
+        await without.kill_agent()
+        without.write_config()
+
+
 async def test_systemd_hears_of_ticks_and_of_nothing_when_there_are_none(lab: Lab) -> None:
     standby = (await lab.replicas())[0]
     path = standby.folder / "notify"
