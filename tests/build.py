@@ -120,7 +120,8 @@ class World:
     def replies(self, **ago_s: float | None) -> World:
         """How long ago each standby's reply was seen to be a new one; None: never."""
         at = {name: None if ago is None else NOW - ago for name, ago in ago_s.items()}
-        return self.remembers(replies={**self.memory.replies, **{name: Reply("t0", NOW - 0.1, changed) for name, changed in at.items()}})
+        new = {name: Reply(frozenset({"t0"}), NOW - 0.1, changed) for name, changed in at.items()}
+        return self.remembers(replies={**self.memory.replies, **new})
 
     # ---- etcd
 

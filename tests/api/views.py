@@ -121,7 +121,7 @@ def voters(*names: str, leader: str = "a", quorum: int = 0) -> SyncState:
 
 def replied(confirmed_at: float | None = None, **changed_at: float) -> Memory:
     """What `a` has heard: etcd's last word that it leads, and when each standby's reply last changed."""
-    return Memory(confirmed_at=confirmed_at, replies={name: Reply("text", at, at) for name, at in changed_at.items()})
+    return Memory(confirmed_at=confirmed_at, replies={name: Reply(frozenset({"text"}), at, at) for name, at in changed_at.items()})
 
 
 def a_desk(view: View | None = None, *, outcome: Outcome = Outcome.DONE, now: float | None = NOW) -> Desk:

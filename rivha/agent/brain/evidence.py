@@ -6,7 +6,7 @@ reply differs from the one seen before (DESIGN 7).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -21,9 +21,9 @@ FORGET_S = 60.0  # a standby that has been away for so long begins anew
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A standby's last reply on its replication connection."""
+    """A standby's last reply. It may have two connections: one that nobody has noticed to be dead lies beside the new one for a while."""
 
-    text: str | None  # the standby's time of sending, as a text that changes
+    texts: frozenset[str | None]  # the standby's times of sending, one of each connection: a new text is a new reply
     seen_at: float  # the connection was last seen
     changed_at: float | None  # a look that began then was the first to see this reply; None: it may be from long ago
 
@@ -34,7 +34,7 @@ class InForce:
 
     text: str
     lsn: Lsn | None = None  # the end of the WAL when they were known to be in force everywhere; None: not known yet
-    replies: Mapping[str, str | None] = field(default_factory=dict)  # what each standby had replied by then
+    replies: Mapping[str, frozenset[str | None]] = field(default_factory=dict)  # what each standby had replied by then
     passed: bool = False  # the barrier of DESIGN 5: `number` of the members have flushed up to `lsn`, and said so since
 
 
@@ -44,13 +44,19 @@ def remembered_replies(v: View, before: Mapping[str, Reply]) -> Mapping[str, Rep
         return {}
     at = v.postgres_seen_at
     found = {name: reply for name, reply in before.items() if at - reply.seen_at < FORGET_S}
-    for row in v.postgres.replication:
-        if row.state != "streaming" or row.flush_lsn is None:
-            continue
-        known = before.get(row.application_name)
-        changed_at = (None if known is None else known.changed_at) if known is None or known.text == row.reply_time else at
-        found[row.application_name] = Reply(row.reply_time, at, changed_at)
+    rows = [row for row in v.postgres.replication if row.state == "streaming" and row.flush_lsn is not None]
+    for name, texts in _texts(rows).items():
+        known = before.get(name)
+        changed_at = None if known is None else at if texts - known.texts else known.changed_at
+        found[name] = Reply(texts, at, changed_at)
     return found
+
+
+def _texts(rows: Iterable[Replication]) -> dict[str, frozenset[str | None]]:
+    texts: dict[str, frozenset[str | None]] = {}
+    for row in rows:
+        texts[row.application_name] = texts.get(row.application_name, frozenset()) | {row.reply_time}
+    return texts
 
 
 def remembered_names(v: View, before: InForce | None) -> InForce | None:
@@ -68,7 +74,7 @@ def remembered_names(v: View, before: InForce | None) -> InForce | None:
         return before
     if before.lsn is None:
         known = p.wal_lsn is not None and all(_agrees(row, names) for row in p.replication)
-        return replace(before, lsn=p.wal_lsn, replies={r.application_name: r.reply_time for r in p.replication}) if known else before
+        return replace(before, lsn=p.wal_lsn, replies=_texts(p.replication)) if known else before
     return replace(before, passed=_holders(p, names, before) >= names.number)
 
 
@@ -78,12 +84,16 @@ def _agrees(row: Replication, names: Names) -> bool:
 
 
 def _holders(p: PostgresStatus, names: Names, since: InForce) -> int:
-    return sum(
-        is_named(row.application_name, names)
-        and row.flush_lsn is not None
-        and row.flush_lsn >= (since.lsn or 0)
-        and row.reply_time != since.replies.get(row.application_name)
-        for row in p.replication
+    """Standbys, not connections."""
+    return len(
+        {
+            row.application_name.lower()
+            for row in p.replication
+            if is_named(row.application_name, names)
+            and row.flush_lsn is not None
+            and row.flush_lsn >= (since.lsn or 0)
+            and row.reply_time not in since.replies.get(row.application_name, ())
+        }
     )
 
 

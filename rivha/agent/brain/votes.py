@@ -29,7 +29,7 @@ def is_open(v: View) -> bool:
 
 
 def a_late_pledge_must_be_refused(v: View) -> bool:
-    """Before this standby streams. What lies here as a primary's was promoted since, and `sync` written: its pledges rest on what is gone."""
+    """Before this standby streams. What lies here as a primary's was promoted since, and `sync` written: its pledges are refused anyway."""
     return decide(v) and v.a_pledge_may_land and v.has_data and v.postgres.role is Role.STANDBY and not v.postgres.streaming
 
 
