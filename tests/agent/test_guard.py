@@ -19,6 +19,8 @@ import pytest
 from rivha.agent.guard_link import GuardLink, address_of
 from rivha.postgres.kin import is_postgres_at, postgres_at
 
+pytestmark = pytest.mark.real  # real processes, and real seconds
+
 PATIENCE_S = 30.0
 REPOSITORY = Path(__file__).resolve().parents[2]
 # An agent for somebody else to freeze or kill: vouches for so many seconds, says so, and does nothing more.

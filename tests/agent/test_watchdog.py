@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import select
 import struct
 import tty
 from collections.abc import Iterator
@@ -29,7 +30,6 @@ class Driver:
         self.master, slave = os.openpty()
         tty.setraw(slave)
         self._slave = slave  # kept: a terminal forgets what was written once nobody has it open
-        os.set_blocking(self.master, False)
         self.path = os.ttyname(slave)
         self.sysfs = sysfs
         self.fixed_s = 0  # a device that has this timeout only
@@ -49,11 +49,14 @@ class Driver:
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
     def written(self) -> bytes:
-        """Since it was asked last."""
-        try:
-            return os.read(self.master, 1000)
-        except BlockingIOError:
-            return b""
+        """Since it was asked last. The kernel brings it to this end in its own time, and in order: so up to a mark of ours."""
+        os.write(self._slave, b"|")
+        found = b""
+        while not found.endswith(b"|"):
+            readable, _, _ = select.select([self.master], [], [], 30.0)
+            assert readable
+            found += os.read(self.master, 1000)
+        return found[:-1]
 
     def close(self) -> None:
         os.close(self.master)
