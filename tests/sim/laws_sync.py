@@ -15,6 +15,7 @@ from rivha.model import Cluster, Role, State
 from tests.sim.disk import Disk
 from tests.sim.laws import Laws, barred
 from tests.sim.server import Instance
+from tests.sim.syncrep import parse
 
 if TYPE_CHECKING:
     from tests.sim.clients import Acknowledged
@@ -88,15 +89,24 @@ class SyncLaws(Laws):
             self._the_rule_of_5("names came into force")
 
     def _the_rule_of_5(self, when: str) -> None:
-        """|V + W| <= n + q, with the names that the processes of the holder's Postgres go by."""
+        """|V + W| <= n + q, for every process of the holder's Postgres that may let commits go, by the names that it has read itself.
+
+        A WAL sender counts every standby whose own sender takes it for named, also by other names than its own (syncrep.c).
+        """
         sync = self.cluster().sync
         holder = self.world.instances.get(sync.leader) if sync and sync.leader else None
         if sync is None or holder is None or not holder.writable or not sync.voters:
             return
-        names = holder.syncrep.names
-        members, number = (frozenset(names.members), names.number) if names else (frozenset[str](), 0)
-        if len(sync.voters | members) > number + sync.quorum:
-            self.break_("an acknowledging set may miss an electing set", f"{when}: {number} of {sorted(members)}, {sync}")
+        if holder.syncrep.names is None:
+            self.break_("commits wait for nobody while others may elect", f"{when}: {sync}")
+            return
+        counted = frozenset(holder.syncrep.named())
+        fresh = parse(holder.names)  # a sender that begins now
+        for names in {s.names for s in holder.syncrep.live().values() if s.names} | ({fresh} if fresh else set()):
+            members = counted | frozenset(names.members)
+            if len(sync.voters | members) > names.number + sync.quorum:
+                self.break_("an acknowledging set may miss an electing set", f"{when}: {names.number} of {sorted(members)}, {sync}")
+                return
 
     def _every_electing_set_holds(self, rows: list[Acknowledged], when: str) -> None:
         """Of those with data: who lost a disk cannot elect before it was cloned, and is no voter by then."""

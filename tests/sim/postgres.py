@@ -77,9 +77,8 @@ class SimPostgres:
 
     def _senders(self) -> tuple[Replication, ...]:
         i = self._i
-        live = i.syncrep.live()
-        names = i.syncrep.names if i.role is Role.PRIMARY else None
-        states = names.states(list(live)) if names else {}
+        live, named, names = i.syncrep.live(), i.syncrep.named() if i.role is Role.PRIMARY else {}, parse(i.names)
+        states = names.states({host: priority for host, (priority, _) in named.items()}) if names else {}
         return tuple(
             Replication(
                 host,
@@ -87,7 +86,7 @@ class SimPostgres:
                 "replicator",
                 "streaming",
                 states.get(host, "async"),
-                names.priority(host) if names else 0,
+                named.get(host, (0, 0))[0],
                 i.disk.end,
                 sender.flush,
                 sender.replay,
@@ -200,7 +199,7 @@ class SimPostgres:
         await self._by_itself(self._i.stop(fast_s, quit_s))
 
     async def synchronize(self, names: str) -> None:
-        """The model's processes take a reload one after another: backends first, then all senders and the checkpointer at once."""
+        """The model's processes take a reload one after another: backends first, then the senders and the checkpointer."""
         i = self._i
         _checked(names)
         self._reachable()
@@ -209,15 +208,14 @@ class SimPostgres:
             raise CommandFailed("No space left on device")
         i.reload(names)
         generation, end = i.generation, i.world.loop.now + IN_FORCE_S
-        while i.names != names or (i.takes and i.role is Role.PRIMARY):
+        while not i.names_are_everywhere:
             await asyncio.sleep(SYNC_POLL_S)
             if i.generation != generation:
                 raise PostgresUnavailable("Postgres is not running")
             self._reachable()
             if i.world.loop.now >= end:
                 raise CommandFailed(f"synchronous_standby_names = '{names}' is not in force {IN_FORCE_S:g} s after a reload")
-        if not i.takes:
-            self._confirmed = (generation, names)
+        self._confirmed = (generation, names)
 
     async def promote(self) -> None:
         self._reachable()

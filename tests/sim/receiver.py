@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rivha.model import Lsn, Role, State
 from tests.sim.disk import agree
-from tests.sim.syncrep import Sender
+from tests.sim.syncrep import Sender, parse
 
 if TYPE_CHECKING:
     from tests.sim.server import Instance
@@ -58,7 +58,7 @@ class Receiver:
             return
         self.connection += 1
         self.upstream, self._process, self._silent_s, self.began = upstream.host, upstream.generation, 0.0, True
-        upstream.syncrep.senders[i.host] = Sender(self.connection, i.world.loop.now)
+        upstream.syncrep.senders[i.host] = Sender(self.connection, i.world.loop.now, parse(upstream.names))
         i.world.note(i.host, f"Postgres streams from {upstream.host}")
         i.world.laws.connected(i)
         self._report()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rivha.model import Lsn, Role, State
@@ -24,6 +24,7 @@ LOOK_S = 0.05  # how often what waits inside a process looks again
 DRAIN_LOOK_S = 0.005
 CHECKPOINT_S = 30.0  # until the checkpoint that a promotion asks for by itself, unless somebody orders one
 KILLED_S = 0.01  # an immediate stop that is heard
+CHECKPOINTER = "checkpointer"
 
 
 @dataclass(slots=True)
@@ -42,6 +43,9 @@ class Trouble:
     flush_s: float = 0.0  # of what a standby has received
     replay_s: float = 0.0  # for one entry: more than 0 makes a backlog
     reload_s: float = 0.01  # until fresh backends have a changed setting; the running processes take as long again
+    late_takers: dict[str, float] = field(
+        default_factory=dict
+    )  # and of these one takes so much longer: CHECKPOINTER, or a standby's sender
 
 
 class Instance:
@@ -56,8 +60,7 @@ class Instance:
         self.on_death: list[Callable[[], None]] = []
         self.led_term = 0  # the leadership in which it last became a writable primary, for the laws
         self.replay_paused = False
-        self.names = ""  # synchronous_standby_names as a fresh backend shows it; `syncrep.names` is what counts
-        self.takes = 0  # reloads that the running processes have not taken yet
+        self.names = ""  # synchronous_standby_names as a fresh backend shows it; what counts is in `syncrep`
         self.syncrep = SyncRep(world.loop.time)
         self.receiver = Receiver(self)
 
@@ -126,7 +129,7 @@ class Instance:
         if self.disk.full or self.trouble.unmounted:
             self.die()
             return False
-        self.state, self.names, self.takes = State.RUNNING, self.disk.names, 0
+        self.state, self.names = State.RUNNING, self.disk.names
         self._say(f"runs as {self.role}, timeline {self.disk.timeline}")
         self.syncrep.names = parse(self.names)
         if self.role is Role.PRIMARY:
@@ -195,26 +198,40 @@ class Instance:
         return entry
 
     def reload(self, names: str) -> None:
-        """SIGHUP: fresh backends have the setting at once, the processes that run take it in their own time."""
+        """SIGHUP: fresh backends have the setting at once, the processes that run take what the file says in their own time."""
         self.disk.names = names
-        world, after_s = self.world, self.trouble.reload_s
-        self.takes += 1
-        world.later(after_s, self._shows, self.generation, names)
-        world.later(2 * after_s, self._takes, self.generation, names)
+        world, trouble = self.world, self.trouble
+        world.later(trouble.reload_s, self._shows, self.generation)
+        world.later(2 * trouble.reload_s + trouble.late_takers.get(CHECKPOINTER, 0.0), self._takes, self.generation)
+        for host, sender in self.syncrep.senders.items():
+            late_s = trouble.late_takers.get(host, 0.0)
+            world.later(2 * trouble.reload_s + late_s, self._sender_takes, self.generation, host, sender.connection)
+
+    @property
+    def names_are_everywhere(self) -> bool:
+        """Every process goes by what the file says; on a standby only backends do."""
+        names, rep = parse(self.disk.names), self.syncrep
+        taken = rep.names == names and all(sender.names == names for sender in rep.live().values())
+        return self.names == self.disk.names and (taken or self.role is not Role.PRIMARY)
 
     def forget_names(self) -> None:
         """A standby that follows or is frozen has none."""
         if self.disk.names:
             self.reload("")
 
-    def _shows(self, generation: int, names: str) -> None:
+    def _shows(self, generation: int) -> None:
         if generation == self.generation:
-            self.names = names
+            self.names = self.disk.names
 
-    def _takes(self, generation: int, names: str) -> None:
+    def _takes(self, generation: int) -> None:
         if generation == self.generation:
-            self.takes -= 1
-            self.syncrep.take(parse(names))
+            self.syncrep.take(parse(self.disk.names))
+            self.world.laws.names_taken(self)
+
+    def _sender_takes(self, generation: int, host: str, connection: int) -> None:
+        sender = self.syncrep.senders.get(host)
+        if generation == self.generation and sender is not None and sender.connection == connection:
+            self.syncrep.sender_takes(host, parse(self.disk.names))
             self.world.laws.names_taken(self)
 
     # ---- standbys
@@ -251,6 +268,7 @@ class Instance:
             return False
         promoted(self.disk, "no recovery target specified")
         self.role = Role.PRIMARY
+        self.syncrep.senders.clear()  # a cascade's end with the recovery
         self._say(f"is promoted, timeline {self.disk.timeline}")
         self.append("end of recovery")
         self.world.later(CHECKPOINT_S, self._own_checkpoint, self.generation)

@@ -1,17 +1,18 @@
 """Synchronous replication of the model Postgres: whose flush counts, which commits wait for it, and what ends the waiting.
 
 After src/backend/replication/syncrep.c, and held to tests/contract/test_postgres_sync.py. A commit that waits is in the WAL already, and
-standbys show it; on the primary nobody sees it before its wait ends, however that ends.
+standbys show it; on the primary nobody sees it before its wait ends, however that ends. Whether commits wait is what the checkpointer has
+read; each WAL sender lets them go by the names that it has read itself, and counts all standbys whose own senders take them for named.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from rivha.model import Lsn
+from rivha.postgres import synchronous
 from tests.sim.disk import Entry
 
 SENDER_TIMEOUT_S = 5.0  # wal_sender_timeout: a standby that reported nothing for so long is dropped
@@ -40,43 +41,26 @@ class Names:
         """From 1; 0: not named."""
         return next((n for n, name in enumerate(self.members, 1) if name in ("*", host.lower())), 0)
 
-    def states(self, hosts: list[str]) -> dict[str, str]:
-        """host -> pg_stat_replication.sync_state, of those connected."""
-        named = sorted((h for h in hosts if self.priority(h)), key=self.priority)
+    def states(self, priorities: Mapping[str, int]) -> dict[str, str]:
+        """host -> pg_stat_replication.sync_state, of those that their own senders take for named; all others are async."""
         if self.method == "ANY":
-            return {h: "quorum" if h in named else "async" for h in hosts}
-        return {h: ("sync" if named.index(h) < self.number else "potential") if h in named else "async" for h in hosts}
+            return dict.fromkeys(priorities, "quorum")
+        order = sorted(priorities, key=lambda host: priorities[host])
+        return {host: "sync" if place < self.number else "potential" for place, host in enumerate(order)}
 
-    def lets_through(self, flushed: Mapping[str, Lsn]) -> Lsn:
-        """Up to where commits may return, by what the connected standbys have reported; 0 when too few are connected."""
-        named = sorted((h for h in flushed if self.priority(h)), key=self.priority)
+    def lets_through(self, named: Mapping[str, tuple[int, Lsn]]) -> Lsn:
+        """Up to where commits may return, by the priorities and reports of the connected standbys; 0 when too few are connected."""
         if len(named) < self.number:
             return 0
         if self.method == "ANY":
-            return sorted((flushed[h] for h in named), reverse=True)[self.number - 1]
-        return min(flushed[h] for h in named[: self.number])
-
-
-_LIST = re.compile(r"(?:(first|any)?\s*(\d+)\s*\((.*)\)|(.*))", re.IGNORECASE | re.DOTALL)
-_NAME = re.compile(r'\s*(?:"((?:[^"]|"")+)"|([A-Za-z_][\w$]*|\*))\s*')
+            return sorted((flush for _, flush in named.values()), reverse=True)[self.number - 1]
+        return min(flush for _, flush in sorted(named.values())[: self.number])
 
 
 def parse(text: str) -> Names | None:
-    """None: nobody is named. Raises ValueError on what PostgreSQL would not take."""
-    if not text.strip():
-        return None
-    match = _LIST.fullmatch(text.strip())
-    assert match is not None  # its last branch takes anything
-    method, number, members, plain = match.groups()
-    found = []
-    for part in (members if plain is None else plain).split(","):
-        name = _NAME.fullmatch(part)
-        if name is None:
-            raise ValueError(f"synchronous_standby_names: {text!r} does not parse at {part!r}")
-        found.append((name[1].replace('""', '"') if name[1] else name[2]).lower())
-    if number is not None and int(number) < 1:
-        raise ValueError(f"synchronous_standby_names: {number} is no number of standbys")
-    return Names((method or "FIRST").upper(), int(number or 1), tuple(found))
+    """None: nobody is named. Raises ValueError. Read as the adapter reads it, which is held to the real one."""
+    found = synchronous.parse(text)
+    return Names(found.method, found.number, found.members) if found is not None else None
 
 
 @dataclass(slots=True)
@@ -85,6 +69,7 @@ class Sender:
 
     connection: int
     heard_at: float
+    names: Names | None = None  # that this process goes by
     flush: Lsn = 0
     replay: Lsn = 0
     replied: float = 0.0  # by the standby's clock
@@ -93,7 +78,7 @@ class Sender:
 @dataclass(slots=True)
 class SyncRep:
     time: Callable[[], float]
-    names: Names | None = None  # in force
+    names: Names | None = None  # that the checkpointer goes by: without any, no commit waits
     senders: dict[str, Sender] = field(default_factory=dict)
     waiting: dict[int, tuple[Entry, Told]] = field(default_factory=dict)  # by the entry's ident, in the WAL's order
 
@@ -107,15 +92,13 @@ class SyncRep:
             told(entry, Answer.ACKNOWLEDGED)
         else:
             self.waiting[entry.ident] = (entry, told)
-            self.release()
 
     def heard(self, host: str, connection: int, flush: Lsn, replay: Lsn, sent_at: float = 0.0) -> None:
         sender = self.senders.get(host)
-        if sender is not None and sender.connection == connection:
+        if sender is not None and sender.connection == connection and sender.heard_at >= self.time() - SENDER_TIMEOUT_S:
             sender.replied = sent_at
             sender.heard_at, sender.flush, sender.replay = self.time(), max(sender.flush, flush), max(sender.replay, replay)
-            if self.waiting:
-                self.release()
+            self._release(host)
 
     def gone(self, host: str, connection: int) -> None:
         sender = self.senders.get(host)
@@ -123,12 +106,27 @@ class SyncRep:
             del self.senders[host]
 
     def take(self, names: Names | None) -> None:
-        """A reload has reached the senders: without names nobody waits any more, with other names others count."""
+        """A reload has reached the checkpointer: without names nobody waits any more."""
         self.names = names
-        self.release()
+        if names is None:
+            self._let_go(None)
 
-    def release(self) -> None:
-        upto = None if self.names is None else self.names.lets_through({h: s.flush for h, s in self.live().items()})
+    def sender_takes(self, host: str, names: Names | None) -> None:
+        """A reload has reached the sender to that standby."""
+        self.senders[host].names = names
+        self._release(host)
+
+    def named(self) -> dict[str, tuple[int, Lsn]]:
+        """Of each connected standby that its own sender takes for named: its priority, and what it has flushed."""
+        return {host: (s.names.priority(host), s.flush) for host, s in self.live().items() if s.names and s.names.priority(host)}
+
+    def _release(self, by: str) -> None:
+        """The sender to that standby has heard of it, or has taken a reload."""
+        names = self.senders[by].names
+        if self.waiting and names is not None and by in (named := self.named()):
+            self._let_go(names.lets_through(named))
+
+    def _let_go(self, upto: Lsn | None) -> None:
         while self.waiting:
             entry, told = next(iter(self.waiting.values()))
             if upto is not None and entry.end > upto:

@@ -6,7 +6,8 @@ transition is cut short by a crash or a new goal: every set that can acknowledge
 
 The rule speaks of commits acknowledged under the names now in force. Older ones are covered as long as the electors only grow stricter;
 before they become easier the caller must have seen the barrier: all that was written before the names in force came into force is
-flushed by at least `number` of `members`. Names are in force when every walsender has them (`sync_state`), not when the file has them.
+flushed by at least `number` of `members`. Names are in force when every walsender has them (`sync_state`), not when the file has them;
+until then some go by the old names and some by the new, and each counts whoever either names (`meanwhile`).
 
 Called by the rules of the leader's upkeep; must never look at anything but its arguments.
 """
@@ -120,6 +121,15 @@ def keeps_the_rule(electors: Electors, names: Names) -> bool:
     return len(electors.voters | names.members) <= names.number + electors.quorum
 
 
+def meanwhile(before: Names, after: Names) -> Names:
+    """What must keep the rule while a reload is under way, besides both.
+
+    A WAL sender wants as many as the names say that it has read itself, but counts every standby whose own sender takes it for named
+    (SyncRepGetCandidateStandbys in syncrep.c): of those of one setting and of the other, as many as the smaller number.
+    """
+    return Names(before.members | after.members, min(before.number, after.number))
+
+
 def is_easier(before: Electors, after: Electors) -> bool:
     """Some set may elect after that could not before.
 
@@ -147,20 +157,16 @@ def next_step(electors: Electors, names: Names | None, goal: Goal | None, strict
 
 
 def _towards(electors: Electors, names: Names, goal: Goal, barrier_passed: bool) -> Step | None:
-    """From voters to other voters: the electors first if the names in force allow it, else the names, else by way of stricter electors.
+    """From voters to other voters: the electors first if all names until the goal's allow it, else the names, else by stricter electors.
 
     It waits only under the goal's own names: those in force before may name standbys that will never confirm anything.
     """
     if names == goal.names:
         return _elect(electors, names, goal, barrier_passed) if electors != goal.electors else None
-    if electors != goal.electors and keeps_the_rule(goal.electors, names) and (barrier_passed or not is_easier(electors, goal.electors)):
+    both = meanwhile(names, goal.names)
+    if electors != goal.electors and keeps_the_rule(goal.electors, both) and (barrier_passed or not is_easier(electors, goal.electors)):
         return SetElectors(goal.electors)
-    if keeps_the_rule(electors, goal.names):
-        return SetNames(goal.names)
-    for between in (_fewer(electors, goal), _stricter(electors, names, goal)):
-        if between.can_elect and keeps_the_rule(between, goal.names):
-            return SetElectors(between)
-    return SetNames(_without_strangers(electors, names, goal))
+    return SetNames(goal.names) if keeps_the_rule(electors, both) else SetElectors(_stricter(electors, both))
 
 
 def _elect(electors: Electors, names: Names, goal: Goal, barrier_passed: bool) -> Step:
@@ -169,22 +175,10 @@ def _elect(electors: Electors, names: Names, goal: Goal, barrier_passed: bool) -
     return Wait(f"{names.number} of {', '.join(sorted(names.members))} must first hold all that was written before they were named")
 
 
-def _fewer(electors: Electors, goal: Goal) -> Electors:
-    """Without the voters that are not wanted: never easier than now, and none that may be gone is needed to elect."""
-    return Electors(electors.voters & goal.members, electors.quorum)
+def _stricter(electors: Electors, both: Names) -> Electors:
+    """All voters and all that either names: so many of them that the rule holds with both and in between, and never easier than now.
 
-
-def _stricter(electors: Electors, names: Names, goal: Goal) -> Electors:
-    """Voters old and new, so many of them that the rule holds with the names in force and with the goal's, and never easier than now."""
-    voters = electors.voters | goal.members
-    meets_both = len(voters | names.members) - min(names.number, goal.number)
-    return Electors(voters, max(meets_both, electors.quorum + len(goal.members - electors.voters)))
-
-
-def _without_strangers(electors: Electors, names: Names, goal: Goal) -> Names:
-    """Names that neither elect nor are wanted go, and with each of them one acknowledgement: the rule's two sides shrink alike.
-
-    Fewer than `number` of the names are no voters, else the rule would be broken: at least one acknowledgement is left.
+    At least one acknowledgement is wanted by either, so never more than all of them must elect.
     """
-    strangers = names.members - electors.voters - goal.members
-    return Names(names.members - strangers, names.number - len(strangers))
+    voters = electors.voters | both.members
+    return Electors(voters, max(len(voters) - both.number, electors.quorum + len(voters - electors.voters)))
