@@ -16,11 +16,11 @@ import sys
 from typing import Any
 
 from tests.faults import world
-from tests.faults.faults import FAULTS
+from tests.faults.catalogue import FAULTS
+from tests.faults.chaos import Chaos
 from tests.faults.site import Site
-from tests.faults.trial import LawBrokenError, suffer
+from tests.faults.trial import suffer
 from tests.lab.binaries import NotFoundError
-from tests.lab.cluster import GaveUpError
 from tests.lab.node import Wishes
 
 
@@ -32,6 +32,9 @@ def options(argv: list[str]) -> argparse.Namespace:
     asked.add_argument("--mode", choices=("off", "on", "quorum"), help="synchronous_mode (default: the cluster's own default)")
     asked.add_argument("--postgres", type=int, metavar="MAJOR", help="14 to 18 (default: the newest that Debian's packages installed)")
     asked.add_argument("--disk", default="", metavar="SIZE", help="each database on a file system of its own of this size, in memory")
+    asked.add_argument("--clocks", action="store_true", help="each database host with a wall clock of its own")
+    asked.add_argument("--seed", type=int, metavar="N", help="no single faults, but those that this seed draws")
+    asked.add_argument("--minutes", type=float, default=10.0, metavar="M", help="for so long (with --seed)")
     found = asked.parse_args(argv)
     found.faults = list(FAULTS) if found.faults == ["all"] else found.faults
     if unknown := set(found.faults) - set(FAULTS):
@@ -41,15 +44,24 @@ def options(argv: list[str]) -> argparse.Namespace:
 
 def site(found: argparse.Namespace) -> Site:
     dynamic = {"synchronous_mode": found.mode} if found.mode else {}
-    return Site(wishes=Wishes(dynamic=dynamic), postgres=found.postgres, disk=found.disk)
+    return Site(wishes=Wishes(dynamic=dynamic), postgres=found.postgres, disk=found.disk, clocks=found.clocks)
 
 
 async def run(found: argparse.Namespace) -> int:
     async with site(found) as lab:
         print(f"the lab is {lab.root}", flush=True)
-        await lab.up()
-        for name in found.faults:
-            print((await suffer(lab, name, FAULTS[name])).line(), flush=True)
+        try:
+            await lab.up()
+            for name in found.faults:
+                print((await suffer(lab, name, FAULTS[name])).line(), flush=True)
+            if found.seed is not None:
+                chaos = Chaos(lab, found.seed, found.minutes, lambda text: print(text, flush=True))
+                await chaos.run()
+                print(chaos.summary())
+        except AssertionError:
+            lab.keep()
+            print(f"its logs are kept in {lab.root}", flush=True)
+            raise
     return 0
 
 
@@ -64,7 +76,8 @@ async def serve(found: argparse.Namespace) -> int:
             try:
                 trial = await suffer(lab, name, FAULTS[name])
             except AssertionError as failure:
-                answer(failure=str(failure))
+                lab.keep()
+                answer(failure=f"{name}: {failure}\nkept: {lab.root}")
             else:
                 answer(trial=trial.as_json(), line=trial.line())
     return 0
@@ -93,7 +106,7 @@ async def main(argv: list[str]) -> int:
     except asyncio.CancelledError:
         print("interrupted: everything was ended and removed", file=sys.stderr)
         return 130
-    except (GaveUpError, LawBrokenError) as failure:
+    except AssertionError as failure:
         print(failure, file=sys.stderr)
         return 1
     except NotFoundError as why:

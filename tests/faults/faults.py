@@ -1,18 +1,17 @@
-"""The faults by name. Each does its harm, waits for what must come of it where something must, and leaves the repair to `Site.heal`.
+"""The faults by name (the moments are in moments.py).
 
-None of them asserts a time: an outage is measured by the clients and reported. `tests/faults/trial.py` runs them.
+Each does its harm, waits for what must come of it where something must, and leaves the repair to `Site.heal`. None of them asserts a time:
+an outage is measured by the clients and reported. tests/faults/trial.py runs them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
 
 from tests.faults.site import Database, Site
 from tests.faults.trial import Fault
 from tests.lab.node import now
-from tests.lab.processes import signal_all
 
 CUT_S = 15.0  # longer than a lease lives (ttl 10) and everybody has drawn his conclusions
 ETCD_LOSS_S = 45.0
@@ -292,7 +291,3 @@ async def etcd_leader_and_primary_lost(site: Site) -> None:
     etcd = await site.etcds.leader()
     await asyncio.gather(old.host.power_off(), etcd.power_off())
     await replaced(site, old)
-
-
-def signal_everything(node: Database) -> Callable[[signal.Signals], None]:
-    return lambda number: signal_all(node.processes(), number)

@@ -35,6 +35,7 @@ class Host:
         self.folder.mkdir(mode=0o755)
         give_away(self.folder)
         self.services: dict[str, Service] = {}
+        self.environment: dict[str, str] = {}  # of all its programs
         self.deaf_to: set[str] = set()  # addresses whose packets it does not get
         self.unplugged = False
         self._unshare: subprocess.Popen[bytes] | None = None
@@ -132,7 +133,7 @@ class Host:
     # ---- programs
 
     def service(self, name: str, argv: Sequence[str], *, env: Mapping[str, str] | None = None, folder: Path | None = None) -> Service:
-        found = Service(self, name, argv, folder=folder or self.folder, env=env)
+        found = Service(self, name, argv, folder=folder or self.folder, env=self.environment | dict(env or {}))
         self.services[name] = found
         return found
 

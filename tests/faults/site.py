@@ -7,6 +7,7 @@ The lab asks agents over the admin network and Postgres through its Unix socket,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -18,9 +19,10 @@ from typing import Any, Self
 
 import aiohttp
 
-from tests.faults import world
+from tests.faults import clock, world
+from tests.faults.clock import Clock
 from tests.faults.host import Host, Service
-from tests.faults.ledger import Holdings, Ledger, broken_promises
+from tests.faults.ledger import Holdings, Ledger
 from tests.lab import binaries
 from tests.lab.cluster import PATIENCE_S, Lab
 from tests.lab.etcd import Etcd
@@ -32,6 +34,7 @@ POSTGRES, REST, ETCD, PEER, STATS = 5432, 8008, 2379, 2380, 7000
 NETWORK = f"{world.WIRE_NET}.0/24"
 CLIENTS = ({"kind": "insert", "pace_s": 0.005}, {"kind": "insert", "pace_s": 0.02}, *({"kind": "append", "pace_s": 0.02},) * 2)
 MEASURED = "insert1"  # the client whose gaps are the outages
+CLOCK_JUMP_S = 600.0
 BEGAN = 20  # acknowledgements after which a client counts as writing
 
 
@@ -157,12 +160,21 @@ class Site(Lab):
         clients: Sequence[Mapping[str, object]] = CLIENTS,
         postgres: int | None = None,
         disk: str = "",
+        clocks: bool = False,
         node: type[Database] = Database,
     ) -> None:
-        """`disk`: the size of each database's own small file system ("400m", in memory); "": the machine's disk."""
+        """`disk`: the size of each database's own small file system ("600m", in memory); "": the machine's.
+
+        `clocks`: each database host has a wall clock of its own.
+        """
         super().__init__(3, postgres=postgres, wishes=wishes)
         self.clients = list(clients)
         self._disk = disk
+        self._with_clocks = clocks
+        self._clocks: dict[str, Clock] = {}
+        self._ballast: list[Path] = []
+        self._kept = bool(os.environ.get("RIVHA_LAB_KEEP"))
+        self.judged_until = 0.0  # what clients were told before is not asked for any more: it was lost, and that was allowed
         self._node_class = node
 
     async def __aenter__(self) -> Self:
@@ -179,6 +191,11 @@ class Site(Lab):
                 for host in self.databases:
                     await world.run("mount", "-t", "tmpfs", "-o", f"size={self._disk},mode=755", "none", str(host.folder))
                     give_away(host.folder)
+            if self._with_clocks:
+                library = clock.build(self.root)
+                for host in self.databases:
+                    self._clocks[host.name] = Clock(library, host.folder)
+                    host.environment |= self._clocks[host.name].environment
             for host in self.hosts:
                 await host.power_on()
             self.etcd = self.etcds = Etcds(etcds, self.session)
@@ -223,7 +240,7 @@ class Site(Lab):
         if self._disk:
             for host in self.databases:
                 await world.run("umount", str(host.folder))
-        if os.environ.get("RIVHA_LAB_KEEP"):
+        if self._kept:
             (self.root / "kept").touch()
         else:
             await asyncio.to_thread(shutil.rmtree, self.root)
@@ -281,6 +298,27 @@ class Site(Lab):
             if host.unplugged:
                 await host.plug_in()
 
+    # ---- the disk and the clock
+
+    def fill_disk(self, node: Database) -> None:
+        """Its own small file system has no free block any more."""
+        assert self._disk, "this site's databases have no disks of their own: --disk 400m"
+        self._ballast.append(node.folder / "ballast")
+        with self._ballast[-1].open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(2**16))
+
+    def set_clock(self, node: Node, seconds: float) -> None:
+        """The wall clock of its host is so far from the others' from now on."""
+        assert self._clocks, "this site's hosts have no clocks of their own: --clocks"
+        self._clocks[node.name].step(seconds)
+
+    def _mend_disks_and_clocks(self) -> None:
+        for file in self._ballast:
+            file.unlink(missing_ok=True)
+        for own in self._clocks.values():
+            own.step(0)
+
     # ---- up and whole
 
     async def up(self, deadline_s: float = 2 * PATIENCE_S) -> Node:
@@ -294,6 +332,7 @@ class Site(Lab):
 
     async def heal(self, deadline_s: float = 2 * PATIENCE_S) -> Node:
         """Takes every fault back and waits until the cluster is whole."""
+        self._mend_disks_and_clocks()
         await self.mend_network()
         for host in self.hosts:
             await host.power_on()
@@ -354,7 +393,6 @@ class Site(Lab):
 
         await self.wait_for(caught_up, f"{node.name} has replayed {lsn}")
 
-    async def broken_promises(self) -> list[str]:
-        """What the cluster owes its clients and has not kept; asked when it is whole."""
-        entries = list(self.ledger.read().entries)  # before the tables are read: everything in it must be there
-        return broken_promises(entries, await self.holdings())
+    def keep(self) -> None:
+        """The directory with all logs stays when the lab ends."""
+        self._kept = True

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import pytest
 
+from tests.faults.catalogue import ORDINARY
 from tests.faults.conftest import Director
-from tests.faults.faults import FAULTS
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 
+LAB = ("--mode", "off")
 ALWAYS = (
     "postmaster_killed",
     "primary_powered_off",
@@ -20,10 +21,11 @@ ALWAYS = (
     "agent_killed_and_restarted",
     "primary_cut_from_etcd",
     "agent_frozen",
+    "switchover",
 )
 
 
-@pytest.mark.parametrize("fault", [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.faults) for name in FAULTS])
+@pytest.mark.parametrize("fault", [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.faults) for name in ORDINARY])
 async def test_nothing_acknowledged_is_lost_by(director: Director, fault: str) -> None:
     trial = await director.suffer(fault)
     assert trial["acknowledged"] > 0

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tests.faults.ledger import ACKNOWLEDGED, REFUSED, UNKNOWN
+from tests.faults.ledger import ACKNOWLEDGED, REFUSED, UNKNOWN, broken_promises
 from tests.faults.site import MEASURED, Site
 from tests.lab.node import now
 
@@ -35,7 +35,7 @@ class Trial:
     unknown: int = 0
     refused: int = 0
     broken: list[str] = field(default_factory=list)
-    lost: list[str] = field(default_factory=list)  # broken as well, but asynchronous replication does not promise it
+    lost: list[str] = field(default_factory=list)  # acknowledged and gone; only asynchronous replication is forgiven for it
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -49,23 +49,35 @@ class Trial:
 
 async def suffer(site: Site, name: str, fault: Fault, calm_s: float = CALM_S) -> Trial:
     """The fault, the way back to a whole cluster, and the account. Raises GaveUpError or LawBrokenError."""
+    trial = await begin(site, name, calm_s)
+    await fault(site)
+    return await judge(site, trial)
+
+
+async def begin(site: Site, name: str, calm_s: float = CALM_S) -> Trial:
     await site.heal()
     await asyncio.sleep(calm_s)
     await site.writing(now())
-    trial = Trial(name, await site.mode(), (await site.primary()).name, now())
-    await fault(site)
+    return Trial(name, await site.mode(), (await site.primary()).name, now())
+
+
+async def judge(site: Site, trial: Trial) -> Trial:
+    """Mends everything, and asks for all that clients were ever told; in asynchronous mode, since the last account."""
     trial.leader_after = (await site.heal()).name
     trial.ended = now()
     await site.writing(trial.ended)
-    broken = await site.broken_promises()
-    gap = site.ledger.longest_gap(trial.began, now(), MEASURED)
+    ledger = site.ledger.read()
+    entries = [entry for entry in ledger.entries if entry.sent >= site.judged_until]
+    asked_at = now()
+    broken = broken_promises(entries, await site.holdings())
+    gap = ledger.longest_gap(trial.began, now(), MEASURED)
     trial.outage_s, trial.outage_ended = gap.seconds, gap.end
-    ledger = site.ledger
     trial.acknowledged, trial.unknown, trial.refused = (ledger.count(kind, trial.began) for kind in (ACKNOWLEDGED, UNKNOWN, REFUSED))
-    # Without synchronous replication a lost primary takes its last commits along. Two primaries are wrong in any mode.
-    forgiven = [text for text in broken if trial.mode == "off" and (" is missing, " in text or " began otherwise " in text)]
-    trial.lost = forgiven
-    trial.broken = [text for text in broken if text not in set(forgiven)]
-    if trial.broken:
-        raise LawBrokenError(f"{trial.line()}\n" + "\n".join(trial.broken[:40]) + f"\n{await site.describe()}")
+    trial.lost = [text for text in broken if " is missing, " in text]
+    if trial.mode == "off":  # a lost primary takes its last commits along. Two primaries are wrong in any mode
+        broken = [text for text in broken if text not in set(trial.lost) and " began otherwise " not in text]
+        site.judged_until = asked_at
+    trial.broken = broken
+    if broken:
+        raise LawBrokenError(f"{trial.line()}\n" + "\n".join(broken[:40]) + f"\n{await site.describe()}")
     return trial

@@ -26,6 +26,7 @@ PREFIX = "rivha-faults-"
 WIRE, ADMIN = "wire", "admin"
 WIRE_NET, ADMIN_NET = "198.18.0", "198.19.0"  # RFC 2544's, for tests: routed nowhere
 OBSERVER = f"{ADMIN_NET}.1"
+OBSERVER_MAC = "02:00:00:00:01:01"  # a bridge without one takes the lowest of its ports', and changes it when a host is switched off
 RUN_S = 20.0
 
 
@@ -68,14 +69,19 @@ def enter(module: str, arguments: Sequence[str]) -> None:
 
 def new_root() -> Path:
     """A directory for a lab, held by a lock as long as this process lives; removes those of labs that were killed."""
-    for old in Path("/tmp").glob(PREFIX + "*"):
-        _remove_if_left(old)
+    sweep()
     # Short, because a Unix socket's path ends after 107 bytes.
     root = give_away(Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp")))
     root.chmod(0o755)
     hold = os.open(root / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
     fcntl.flock(hold, fcntl.LOCK_EX)
     return root
+
+
+def sweep() -> None:
+    """Removes what labs have left that were killed."""
+    for old in Path("/tmp").glob(PREFIX + "*"):
+        _remove_if_left(old)
 
 
 def _remove_if_left(old: Path) -> None:
@@ -113,5 +119,6 @@ async def lay_cables() -> None:
     await run("ip", "-batch", "-", stdin="\n".join([
         "link set lo up",
         f"link add {WIRE} type bridge forward_delay 0", f"link set {WIRE} up",
-        f"link add {ADMIN} type bridge forward_delay 0", f"addr add {OBSERVER}/24 dev {ADMIN}", f"link set {ADMIN} up",
+        f"link add {ADMIN} address {OBSERVER_MAC} type bridge forward_delay 0",
+        f"addr add {OBSERVER}/24 dev {ADMIN}", f"link set {ADMIN} up",
     ]))  # fmt: skip

@@ -192,13 +192,15 @@ class Lab:
 
     # ---- waiting
 
-    async def wait_for(self, condition: Callable[[], Awaitable[bool]], what: str, deadline_s: float = PATIENCE_S) -> None:
+    async def wait_for(
+        self, condition: Callable[[], Awaitable[bool]], what: str, deadline_s: float = PATIENCE_S, *, poll_s: float = POLL_S
+    ) -> None:
         """Polls until `condition()` holds. Raises GaveUpError with what the lab looks like then."""
         until = time.monotonic() + deadline_s
         while not await condition():
             if time.monotonic() > until:
                 raise GaveUpError(f"waited {deadline_s:.0f} s, and not yet: {what}\n{await self.describe()}")
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(poll_s)
 
     async def describe(self) -> str:
         """The whole lab in text, for whoever has to find out why."""
