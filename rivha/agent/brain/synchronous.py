@@ -13,25 +13,35 @@ from rivha.model import Member, Replication, Role
 
 def next_step(v: View) -> Step | None:
     """What to change now of `sync` or of the names in force; None: nothing, or not by me, or not now."""
-    if not _is_my_business(v) or v.sync is None:
+    if not _is_my_business(v):
         return None
+    if v.sync is None or not v.i_am_the_holder:  # lost, or written by hand: whoever leads took the key and `sync` in one transaction
+        return None if v.unreadable else SetElectors(quorum.NO_VOTERS)
     now, names = Electors(v.sync.voters, v.sync.quorum), v.postgres.synchronous_standby_names
     if v.sync_doubtful:
         return SetElectors(now)  # written anew: refuses what may still be on its way
     if not v.synchronous:
         return SetElectors(quorum.NO_VOTERS) if now.voters else None
     passed = v.memory.in_force is not None and v.memory.in_force.text == names and v.memory.in_force.passed
-    step = quorum.next_step(now, Names.parse(names), goal_of(v), v.policy.synchronous_mode_strict, passed)
-    if isinstance(step, Wait) and not v.postgres.names_confirmed:
-        in_force = Names.parse(names)
-        return SetNames(in_force) if in_force is not None else step  # after a start, or an agent's restart: seen to be in force everywhere
+    goal = goal_of(v)
+    step = quorum.next_step(now, Names.parse(names), goal, v.policy.synchronous_mode_strict, passed)
+    if isinstance(step, SetElectors) and (strangers := step.electors.voters - now.voters - _streaming(v)):
+        wait = Wait(f"{', '.join(sorted(strangers))} must stream from {v.me} first: what lies there may be another history")
+        step = wait if goal is not None and strangers <= goal.members else SetElectors(quorum.NO_VOTERS)
+    in_force = Names.parse(names)
+    if in_force is not None and not v.postgres.names_confirmed and (isinstance(step, Wait) or (isinstance(step, SetNames) and now.voters)):
+        return SetNames(in_force)  # an agent before me may have reloaded, and senders may go by a third setting: that one is seen off first
     return step
 
 
 def _is_my_business(v: View) -> bool:
     """I lead, with a primary that runs, and neither of us is on the way out."""
     p = v.postgres
-    return v.i_lead and v.running and p.role is Role.PRIMARY and v.i_am_the_holder and not v.busy_with("stop", "handover", "restart")
+    return v.i_lead and v.running and p.role is Role.PRIMARY and not v.busy_with("stop", "handover", "restart")
+
+
+def _streaming(v: View) -> frozenset[str]:
+    return frozenset(r.application_name for r in v.postgres.replication if r.state == "streaming" and r.flush_lsn is not None)
 
 
 def names_wanted(v: View) -> str | None:
@@ -40,7 +50,8 @@ def names_wanted(v: View) -> str | None:
     if isinstance(step, SetNames):
         return step.names.text
     own = v.policy.own_standby_names
-    if v.synchronous or step is not None or not _is_my_business(v) or v.postgres.synchronous_standby_names == own:
+    settled = step is None and _is_my_business(v) and v.i_am_the_holder
+    if v.synchronous or not settled or v.postgres.synchronous_standby_names == own:
         return None
     return own
 
@@ -52,7 +63,12 @@ def electors_wanted(v: View) -> Electors | None:
 
 
 def names_to_promote_with(v: View) -> str:
-    """Before the promotion: nobody else may lead until these have flushed what the winner has (DESIGN 6.4), so whoever is about will do."""
+    """A winner has no voters: nobody else may lead until these have flushed what it has (DESIGN 6.4), so whoever is about will do.
+
+    Who leads again as the holder may have its voters of before; then what they require.
+    """
+    if v.i_am_the_holder and v.voters:
+        return _names_of_the_voters(v)
     if not v.synchronous:
         return v.policy.own_standby_names
     members = v.cluster.members if v.cluster else ()
@@ -63,9 +79,16 @@ def names_to_promote_with(v: View) -> str:
 
 
 def names_to_start_with(v: View) -> str | None:
-    """A primary in place: what the voters in etcd require. None: what lies in its files, which kept the rule when it stopped."""
-    if v.cluster is None or not v.i_am_the_holder or not v.voters:
+    """A primary in place: what the voters in etcd require. None: what lies in its files, which kept the rule when it stopped.
+
+    It keeps it also with a record that may be carried out yet, and names never change before that one is refused (docs/decisions/0012).
+    """
+    if v.cluster is None or not v.i_am_the_holder or not v.voters or v.sync_doubtful:
         return None
+    return _names_of_the_voters(v)
+
+
+def _names_of_the_voters(v: View) -> str:
     assert v.sync is not None
     return Names(v.voters, len(v.voters) - v.sync.quorum).text
 
