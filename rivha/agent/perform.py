@@ -240,7 +240,7 @@ class Performer:
             if action.primary:
                 await self.arm()
             self._in_time(action.start_before)
-            await self.postgres.start(primary=action.primary, upstream=upstream, names=action.names)
+            await self.postgres.start(primary=action.primary, upstream=upstream)  # names: as they lie, which keep the rule
 
         return self._begin("start", start, subject=subject, at_end=told)
 

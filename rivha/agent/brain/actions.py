@@ -90,7 +90,6 @@ class Start:
     primary: bool
     upstream: Upstream | None = None
     start_before: float | None = None
-    names: str | None = None  # a primary's synchronous_standby_names; None: what lies in its files
 
 
 @dataclass(frozen=True, slots=True)

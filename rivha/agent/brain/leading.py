@@ -118,9 +118,8 @@ def start_what_is_down(v: View) -> PostgresVerdict | None:
     if v.memory.handed_over_term == v.term or why_restarting_is_hopeless(v) or voters_take_over(v):
         return None  # the lease question resigns now
     primary = v.postgres.role is Role.PRIMARY
-    names = synchronous.names_to_start_with(v) if primary else None
     why = "starting Postgres in place" if primary else "starting Postgres to promote it"
-    return Verdict(Start(primary, None, v.step_down_at, names), why)
+    return Verdict(Start(primary, None, v.step_down_at), why)
 
 
 def restart_on_request(v: View) -> PostgresVerdict | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rivha.agent.brain.actions import Nothing, PostgresVerdict, Start, Stop, Verdict
 from rivha.agent.brain.following import (
+    leave_the_voters_first,
     leave_what_cannot_be_used,
     reinitialize_on_request,
     stop_when_the_agent_ends,
@@ -89,9 +90,9 @@ LEADERLESS = (
 
 
 def stop_a_primary_of_unknown_right(v: View) -> PostgresVerdict | None:
-    """The agent came back, etcd is silent, and nobody can say whether this primary still leads: it gets retry_timeout, not more."""
+    """Neither a lease nor voters say whether this primary still leads (the agent came back), and etcd is silent: it gets retry_timeout."""
     since = v.memory.blind_since
-    if v.is_primary and v.lease is None and since is not None and v.now - since >= v.policy.retry_timeout_s and not v.busy_with("stop"):
+    if v.is_primary and v.step_down_at is None and since is not None and v.now - since >= v.policy.retry_timeout_s and not v.busy_with("stop"):
         return Verdict(Stop(fast_s=1.0), f"etcd has been silent for {v.now - since:.0f} s and I do not know whether I lead")
     return None
 
@@ -103,7 +104,7 @@ def restart_in_place_while_my_lease_lives(v: View) -> PostgresVerdict | None:
     if v.lease is None or v.step_down_at is None or not v.may_retry("start") or v.memory.handed_over_term == v.memory.last_term:
         return None
     if v.synchronous and v.i_am_the_holder:
-        return Verdict(Start(True, None, None, None), "etcd is silent: starting my synchronous primary in place")
+        return Verdict(Start(True), "etcd is silent: starting my synchronous primary in place")
     if v.now < v.step_down_at:
         return Verdict(Start(True, None, v.step_down_at), "etcd is silent but my lease lives: starting Postgres in place")
     return None
@@ -152,6 +153,7 @@ PAUSED = (
     hand_over_on_request,
     promote_whom_the_operator_named,
     restart_on_request,
+    leave_the_voters_first,
     reinitialize_on_request,
     name_the_standbys_that_commits_wait_for,
     hands_off_while_paused,
