@@ -29,7 +29,7 @@ class Failures:
 class Memory:
     blind_since: float | None = None  # etcd has not answered since
     leaderless_since: float | None = None  # I first saw then that nobody leads; None while somebody does
-    standing_since: float | None = None  # nobody leads, and I have seen my own pledge since
+    standing_since: float | None = None  # nobody leads, all can be read, and I have seen my own pledge since
     gave_back: bool = False  # nobody leads, and it was I who gave the key back
     took_back: bool = False  # I lead again after I gave the key back: nobody else could
     last_term: int = 0  # the newest leadership that I saw in etcd
@@ -70,7 +70,8 @@ def _of_the_cluster(v: View, m: Memory) -> Memory:
     if c is None:
         return m
     m = replace(m, initialized=m.initialized or bool(c.initialize), leaderless_since=_since(c.leader is None, m.leaderless_since, v.now))
-    m = replace(m, standing_since=_since(c.leader is None and c.pledge(v.me) is not None, m.standing_since, v.now))
+    stands = c.leader is None and c.pledge(v.me) is not None and not v.unreadable  # nobody pledges on what cannot be read
+    m = replace(m, standing_since=_since(stands, m.standing_since, v.now))
     if c.leader is None:
         return replace(m, gave_back=m.gave_back or (c.resigned is not None and c.resigned.leader == v.me))
     if c.leader.term != m.last_term:
