@@ -178,6 +178,8 @@ class Laws:
         if agree(instance.disk.wal, last.wal) < len(instance.disk.wal):
             return False  # it left the last leader's history
         idle = host.job in ("", "pledge", "compare") and host.core is not None and not host.core.tick.stopping
+        if instance.trouble.files_s:
+            return False  # its tick waits for a disk
         rested_s = self.world.loop.now - host.well_since
         awake = not host.frozen_agent and rested_s > host.policy.retry_timeout_s + host.policy.loop_wait_s + 1.5
         return runs and known and idle and awake and self.may_lead_by_itself(instance)
