@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rivha.dcs import records
-from rivha.dcs.base import KeyValue, Reading
+from rivha.dcs.base import KeyValue, Put, Reading, Txn
 from rivha.model import Cluster, Role, State
 from tests.sim.disk import Entry, agree
 from tests.sim.lookout import Lookout
@@ -105,6 +105,13 @@ class Laws:
             self._a_pledge_is_true(key.removeprefix(records.PLEDGES))
         elif key.startswith(records.PLEDGES):
             self._a_pledge_stands_while_nobody_leads(key.removeprefix(records.PLEDGES))
+
+    def asked(self, host: str, txn: Txn) -> None:
+        """A transaction leaves its sender. Who resigns has no Postgres process left; paused, it may have one that is no primary."""
+        instance = self.world.instances[host]
+        resigns = any(isinstance(write, Put) and write.key == records.RESIGNED for write in txn.then)
+        if resigns and instance.alive and not (self.world.hosts[host].policy.paused and instance.role is Role.STANDBY):
+            self.break_("resigned while its Postgres runs", host)
 
     def _leader_written(self, now: KeyValue | None) -> None:
         before = self.before
@@ -209,13 +216,13 @@ class Laws:
             self.break_("an old primary's tail was elected", f"{winner} ends at {instance.disk.end}, its timeline at {tail.lsn}")
 
     def _nothing_runs_where_the_key_was_given_back(self) -> None:
-        """A leader resigns what it holds, and only when no Postgres process is left; paused, also when its Postgres is no primary."""
+        """A leader resigns what it holds. What takes effect late may find a standby there, started since (`asked`), but no primary."""
         resigned, before = self.cluster().resigned, self.before.leader if self.before is not None else None
         if resigned is not None and (before is None or before.name != resigned.leader):
             self.break_("resigned what it did not hold", f"{resigned.leader}, while {before.name if before else 'nobody'} led")
         instance = self.world.instances[resigned.leader] if resigned else None
-        if instance is not None and instance.alive and not (self.world.paused() and instance.role is Role.STANDBY):
-            self.break_("resigned while its Postgres runs", instance.host)
+        if instance is not None and instance.alive and instance.role is not Role.STANDBY:
+            self.break_("a primary runs where the key was given back", instance.host)
 
     def _a_pledge_is_true(self, host: str) -> None:
         """When a pledge appears, its writer streams from nobody and has exactly the WAL that it says."""
@@ -224,8 +231,9 @@ class Laws:
             return
         if instance.receiving:
             self.break_("pledged while it streams", f"{host} from {instance.receiving}")
-        elif instance.disk.end != pledge.lsn and instance.disk.system_id:
-            self.break_("a pledge that is not true", f"{host} says {pledge.lsn} and has {instance.disk.end}")
+        elif (pledge.timeline, pledge.lsn) != (instance.disk.timeline, instance.disk.end) and instance.disk.system_id:
+            has = f"timeline {instance.disk.timeline}, {instance.disk.end}"
+            self.break_("a pledge that is not true", f"{host} says timeline {pledge.timeline}, {pledge.lsn} and has {has}")
 
     def _a_pledge_stands_while_nobody_leads(self, host: str) -> None:
         """A pledge is taken back for a leader in office only: else somebody may be winning on it."""
@@ -261,13 +269,17 @@ class Laws:
             self.break_(f"{what} without a lease that lives", instance.host)
 
     def stopping(self, instance: Instance) -> None:
-        """While paused nothing stops but what an operator asked for; nobody hands over to a standby that does not stream."""
+        """While paused nothing stops but what an operator asked for; nobody hands over to a standby that does not stream.
+
+        The request is what the hand-over was begun for: one that came later, while it was under way, is not yet judged by anybody.
+        """
         host, request = self.world.hosts[instance.host], self.cluster().failover
-        if host.job == "handover" and request is not None and request.leader is not None and request.candidate in self.world.instances:
+        named = host.work_for if host.job == "handover" else ""
+        if request is not None and request.leader is not None and request.candidate == named and named in self.world.instances:
             old = next((a for a in reversed(self.world.clients.acknowledged) if self.world.loop.now - a.at > LONG_AGO_S), None)
-            held = {entry.ident for entry in self.world.instances[request.candidate].disk.wal}
-            if old is not None and old.host == instance.host and old.ident not in held and request.candidate not in instance.syncrep.live():
-                self.break_("handed over to a standby that does not stream", f"{request.candidate} lacks row {old.number}")
+            held = {entry.ident for entry in self.world.instances[named].disk.wal}
+            if old is not None and old.host == instance.host and old.ident not in held and named not in instance.syncrep.live():
+                self.break_("handed over to a standby that does not stream", f"{named} lacks row {old.number}")
         if host.policy.paused and host.job == "stop" and not instance.disk.marker:
             self.break_("stopped while paused", instance.host)
 
