@@ -8,7 +8,6 @@ lease can bind: their agent does not run, or has not heard yet. Every other exce
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from rivha.dcs import records
 from rivha.dcs.base import KeyValue, Put, Reading, Txn
 from rivha.model import Cluster, Role, State
 from tests.sim.disk import Entry, agree
-from tests.sim.lookout import Lookout
+from tests.sim.lookout import Lookout, barred
 from tests.sim.server import Instance
 
 if TYPE_CHECKING:
@@ -28,12 +27,6 @@ STARTS, CRASH_LOOP_S = 8, 60.0  # more starts than this of one primary, in one t
 LONG_AGO_S = 5.0
 HEARING_S = 1.0  # from hearing that a pause is over to having acted upon it
 JOBS = {"start": ("start", "restart", "bootstrap"), "win": ()}  # work that runs in jobs of another name
-
-
-def barred(tags: Mapping[str, object]) -> bool:
-    """nofailover, said anew: the laws must not ask the code that they judge."""
-    priority = tags.get("failover_priority", 1)
-    return bool(tags["nofailover"]) if "nofailover" in tags else isinstance(priority, int) and priority <= 0
 
 
 @dataclass(slots=True)
@@ -93,7 +86,7 @@ class Laws:
     def wrote(self, key: str, now: KeyValue | None) -> None:
         """Every write, one by one."""
         self.cluster()
-        self.lookout.wrote(key)
+        self.lookout.wrote(key, now)
         if key == "leader":
             self._leader_written(now)
         elif key == records.RESIGNED and now is not None:
@@ -127,6 +120,7 @@ class Laws:
             if before is not None:
                 self._what_is_lost(now.value, before)
                 self._the_best_one_won(now.value, before)
+                self.lookout.won(now.value, before)
                 self._the_named_one_won(now.value, before)
                 self._who_may_lead(now.value, before)
             self.world.doing(now.value, "win")

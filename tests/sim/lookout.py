@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rivha.api.health import freshness_limit_s
 from rivha.dcs import records
-from rivha.model import Role
+from rivha.dcs.base import KeyValue, Reading
+from rivha.model import Cluster, Role
 
 if TYPE_CHECKING:
     from tests.sim.host import Host
     from tests.sim.laws import Laws
 
 AT_ONCE_S = 0.5
+
+
+def barred(tags: Mapping[str, object]) -> bool:
+    """nofailover, said anew: the laws must not ask the code that they judge."""
+    priority = tags.get("failover_priority", 1)
+    return bool(tags["nofailover"]) if "nofailover" in tags else isinstance(priority, int) and priority <= 0
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What an agent last read while somebody led."""
+
+    start: int  # of that agent: the next one begins without a memory
+    revision: int
+    leader: str
+    members: frozenset[str]
 
 
 @dataclass(slots=True)
@@ -23,6 +41,8 @@ class Lookout:
     paused_at: dict[str, float] = field(default_factory=dict)  # when a host was last seen to believe in a pause
     hangs_since: dict[str, float] = field(default_factory=dict)  # leaders whose Postgres answers nothing
     standby_since: dict[str, float] = field(default_factory=dict)  # standbys that /primary is answered for
+    known: dict[str, Known] = field(default_factory=dict)  # by reader
+    pledged_at: dict[str, float] = field(default_factory=dict)
     unready_since: dict[str, float] = field(default_factory=dict)  # who does not say that it can be copied from
 
     def look(self) -> None:
@@ -91,6 +111,34 @@ class Lookout:
         if recovering or work == "rewind":
             self.laws.break_("asked of a leader that is not ready", f"{host}: {work}, {source} is {member.role if member else 'unknown'}")
 
-    def wrote(self, key: str) -> None:
+    def read(self, host: str, reading: Reading) -> None:
+        start, known = self.laws.world.hosts[host].starts, self.known.get(host)
+        if known is not None and (known.start, known.revision) == (start, reading.revision):
+            return
+        c = self.laws.cluster()
+        c = c if c.revision == reading.revision else records.cluster(reading)
+        if c.leader is not None:
+            self.known[host] = Known(start, c.revision, c.leader.name, frozenset(m.name for m in c.members))
+
+    def won(self, winner: str, before: Cluster) -> None:
+        """Nobody wins before those that it knew, and that could lead, have had a beat to pledge (HAZARDS A 17: also without their keys).
+
+        Not who was named, nor who goes on with its own primary; who led last is gone, unless it says that it runs as a standby.
+        """
+        host, known = self.laws.world.hosts[winner], self.known.get(winner)
+        named = before.failover is not None or (before.resigned is not None and before.resigned.candidate == winner)
+        if known is None or known.start != host.starts or named or host.instance.role is not Role.STANDBY:
+            return
+        gone = {winner, *(p.name for p in before.pledges), *((known.leader,) if before.member(known.leader) is None else ())}
+        members = {name: before.member(name) for name in known.members - gone}
+        able = [n for n, m in members.items() if m is None or (not barred(m.tags) and m.state == "running" and m.role == "replica")]
+        stood_s = self.laws.world.loop.now - self.pledged_at.get(winner, 0.0)
+        if able and stood_s < host.policy.loop_wait_s:
+            self.laws.break_("won before others could pledge", f"{winner} after {stood_s:.2f} s, without {' '.join(sorted(able))}")
+
+    def wrote(self, key: str, now: KeyValue | None) -> None:
+        if key.startswith(records.PLEDGES) and now is not None and now.create_revision == now.mod_revision:
+            # When it first stood: the same pledge, sent twice, may be written over itself late.
+            self.pledged_at[key.removeprefix(records.PLEDGES)] = self.laws.world.loop.now
         if key.startswith(records.MEMBERS):
             self.published(key.removeprefix(records.MEMBERS))

@@ -95,7 +95,7 @@ class World:
     async def _live(self) -> None:
         self.store.on_write.append(self.laws.wrote)
         self.store.on_renewal = self._renewed
-        self.store.on_request = self.laws.asked
+        self.store.on_request, self.store.on_answer = self.laws.asked, self.laws.lookout.read
         for work in (self.store.run(), self.clients.check(), self.clients.write(), *(h.babysit() for h in self.hosts.values())):
             self.loop.spawn("", work)
         for host in self.hosts.values():
