@@ -29,9 +29,7 @@ class Known:
     """What an agent last read while somebody led."""
 
     start: int  # of that agent: the next one begins without a memory
-    revision: int
-    leader: str
-    members: frozenset[str]
+    seen: Cluster
 
 
 @dataclass(slots=True)
@@ -42,6 +40,7 @@ class Lookout:
     hangs_since: dict[str, float] = field(default_factory=dict)  # leaders whose Postgres answers nothing
     standby_since: dict[str, float] = field(default_factory=dict)  # standbys that /primary is answered for
     known: dict[str, Known] = field(default_factory=dict)  # by reader
+    seen: dict[str, Cluster] = field(default_factory=dict)  # by reader: what it read last
     pledged_at: dict[str, float] = field(default_factory=dict)
     unready_since: dict[str, float] = field(default_factory=dict)  # who does not say that it can be copied from
 
@@ -112,13 +111,12 @@ class Lookout:
             self.laws.break_("asked of a leader that is not ready", f"{host}: {work}, {source} is {member.role if member else 'unknown'}")
 
     def read(self, host: str, reading: Reading) -> None:
-        start, known = self.laws.world.hosts[host].starts, self.known.get(host)
-        if known is not None and (known.start, known.revision) == (start, reading.revision):
-            return
-        c = self.laws.cluster()
-        c = c if c.revision == reading.revision else records.cluster(reading)
-        if c.leader is not None:
-            self.known[host] = Known(start, c.revision, c.leader.name, frozenset(m.name for m in c.members))
+        seen, start = self.seen.get(host), self.laws.world.hosts[host].starts
+        if seen is None or seen.revision != reading.revision:
+            c = self.laws.cluster()
+            seen = self.seen[host] = c if c.revision == reading.revision else records.cluster(reading)
+        if seen.leader is not None and (host not in self.known or self.known[host].start != start or self.known[host].seen is not seen):
+            self.known[host] = Known(start, seen)
 
     def won(self, winner: str, before: Cluster) -> None:
         """Nobody wins before those that it knew, and that could lead, have had a beat to pledge (HAZARDS A 17: also without their keys).
@@ -129,8 +127,10 @@ class Lookout:
         named = before.failover is not None or (before.resigned is not None and before.resigned.candidate == winner)
         if known is None or known.start != host.starts or named or host.instance.role is not Role.STANDBY:
             return
-        gone = {winner, *(p.name for p in before.pledges), *((known.leader,) if before.member(known.leader) is None else ())}
-        members = {name: before.member(name) for name in known.members - gone}
+        now, then = self.seen[winner], known.seen  # what it decided on: others may have spoken since, too late for it
+        led = then.leader.name if then.leader is not None and now.member(then.leader.name) is None else ""
+        gone = {winner, led, *(p.name for p in before.pledges)}
+        members = {m.name: now.member(m.name) for m in then.members if m.name not in gone}
         able = [n for n, m in members.items() if m is None or (not barred(m.tags) and m.state == "running" and m.role == "replica")]
         stood_s = self.laws.world.loop.now - self.pledged_at.get(winner, 0.0)
         if able and stood_s < host.policy.loop_wait_s:
