@@ -121,11 +121,13 @@ class Lookout:
     def won(self, winner: str, before: Cluster) -> None:
         """Nobody wins before those that it knew, and that could lead, have had a beat to pledge (HAZARDS A 17: also without their keys).
 
-        Not who was named, nor who goes on with its own primary; who led last is gone, unless it says that it runs as a standby.
+        Not who was named, nor who led last itself: it holds all that it acknowledged, though its request arrive late, when it is a standby.
+        Who led last is not waited for, unless it says that it runs as a standby.
         """
         host, known = self.laws.world.hosts[winner], self.known.get(winner)
         named = before.failover is not None or (before.resigned is not None and before.resigned.candidate == winner)
-        if known is None or known.start != host.starts or named or host.instance.role is not Role.STANDBY:
+        again = before.sync is not None and before.sync.leader == winner
+        if known is None or known.start != host.starts or named or again or host.instance.role is not Role.STANDBY:
             return
         now, then = self.seen[winner], known.seen  # what it decided on: others may have spoken since, too late for it
         led = then.leader.name if then.leader is not None and now.member(then.leader.name) is None else ""
