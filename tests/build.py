@@ -167,8 +167,11 @@ class World:
         return self.member(a_member(name, role, **more))
 
     def leaderless(self, for_s: float = 0.0) -> World:
-        """Who has pledged did so at once."""
+        """Who has pledged did so at once. The key of who led last, if it is there, says what that one said last."""
         self._set(leader=None)
+        last = self.cluster.member(self.memory.last_leader) if self.cluster else None
+        if last is not None and last.name != ME:
+            self.member(replace(last, role="primary"))
         self.memory = replace(self.memory, leaderless_since=NOW - for_s, standing_since=NOW - for_s)
         return self
 

@@ -19,7 +19,7 @@ from rivha.agent.lease import Leases
 from rivha.dcs import writes
 from rivha.dcs.base import Dcs, Txn
 from rivha.errors import CannotRun, CommandFailed, DcsUnavailable, PostgresUnavailable
-from rivha.model import Cluster, History, Outcome, Pledge, Resignation, Role
+from rivha.model import Cluster, History, Outcome, Pledge, PostgresStatus, Resignation, Role, State
 from rivha.postgres.base import Postgres
 
 log = structlog.get_logger(__name__)
@@ -167,7 +167,7 @@ class Performer:
             case do.Stop(fast_s, quit_s):
                 return await self._stop(v, fast_s, quit_s)
             case do.HandOver(term, candidate, fast_s):
-                return self._begin("handover", lambda: self._hand_over(v, fast_s), subject=candidate or "", term=term)
+                return self._begin("handover", lambda: self._hand_over(v, candidate, fast_s), subject=candidate or "", term=term)
             case do.Start():
                 return self._start(v, action)
             case do.Promote(term, start_before):
@@ -213,16 +213,25 @@ class Performer:
 
         return self._begin("stop", lambda: self.postgres.stop(fast_s=fast_s, quit_s=quit_s), at_end=told)
 
-    async def _hand_over(self, v: View, fast_s: float) -> None:
+    async def _hand_over(self, v: View, candidate: str | None, fast_s: float) -> None:
         """The checkpoint comes while clients are served, so that the shutdown's own is short (HAZARDS C 37); it is no condition."""
         try:
             await self.postgres.checkpoint()
         except (CommandFailed, PostgresUnavailable) as error:
             log.warning("no checkpoint before the hand-over: the stop may take longer", error=str(error))
+        await self._still_streams(v, candidate)
         self.desk.out_of_routing = True
         limit_s = v.policy.primary_stop_timeout_s or fast_s
         await self.postgres.stop(fast_s=min(limit_s, fast_s))
         self.callbacks.call("on_role_change", "demoted")
+
+    async def _still_streams(self, v: View, candidate: str | None) -> None:
+        """The checkpoint may have taken minutes: a candidate that streamed before it and has gone since lacks what came in the meantime."""
+        if candidate is None or not _streams(v.postgres, candidate):
+            return
+        seen = await self.postgres.status(v.policy.retry_timeout_s / 2)
+        if seen.state is State.RUNNING and not _streams(seen, candidate):
+            raise CommandFailed(f"{candidate} stopped streaming during the checkpoint before the hand-over; Postgres stays the primary")
 
     def _start(self, v: View, action: do.Start) -> Outcome:
         if action.start_before is not None and self.clock() >= action.start_before:
@@ -285,6 +294,10 @@ class Performer:
     def _call_if_done(self, job: Job, callback: str, role: str) -> None:
         if job.outcome == "done":
             self.callbacks.call(callback, role)
+
+
+def _streams(p: PostgresStatus, name: str) -> bool:
+    return any(row.application_name == name for row in p.replication)
 
 
 def _begun(yes: bool) -> Outcome:

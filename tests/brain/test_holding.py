@@ -231,7 +231,19 @@ def test_patience_counts_from_the_pledge_when_nobody_could_stand_before():
 
 
 def test_the_former_leader_is_not_waited_for():
-    assert lease(a_view().me().leaderless().without("db3").pledged()) == do.Win()
+    assert lease(a_view().me().leaderless().without("db1", "db3").pledged()) == do.Win()
+    assert lease(a_view().me().leaderless().without("db3").member(a_member("db1", "primary")).pledged()) == do.Win()
+    assert lease(a_view().me().leaderless().without("db3").member(a_member("db1", state="stopped")).pledged()) == do.Win()
+
+
+def test_the_former_leader_is_waited_for_once_it_runs_as_a_standby():
+    """It holds all that it acknowledged: whoever takes over from it then without waiting throws that away."""
+
+    def back(for_s: float) -> World:
+        return a_view().me().leaderless(for_s).without("db3").member(a_member("db1", "replica")).pledged()
+
+    assert lease(back(0.1)) == do.Nothing()
+    assert lease(back(2.0)) == do.Win()
 
 
 def test_members_whose_keys_vanished_with_the_leader_are_waited_for():

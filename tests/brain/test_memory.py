@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from rivha.agent.brain.memory import Failures, remember
 from rivha.model import State
-from tests.build import ME, NOW, PRIMARY, STANDBY, TERM, a_view
+from tests.build import ME, NOW, PRIMARY, STANDBY, TERM, a_view, decided
 
 
 def test_a_primary_found_dead_is_a_crash_once():
@@ -61,6 +61,25 @@ def test_who_took_the_key_back_that_it_gave_away_remembers_that_nobody_else_coul
 def test_leaderless_since_the_first_look_that_saw_nobody():
     assert a_view().me().leaderless(3.0).view().memory.leaderless_since == NOW - 3.0
     assert a_view().me().leader("db1").remembers(leaderless_since=5.0).view().memory.leaderless_since is None
+
+
+def test_patience_begins_anew_when_what_nobody_could_read_has_been_mended():
+    """While it could not be read the others could not pledge either: my old pledge must not win before they have."""
+    garbled = a_view().me().leaderless(100.0).pledged().etcd(complaints=("history: is not JSON",)).view()
+    mended = a_view().me().leaderless(100.0).pledged()
+    mended.memory = garbled.memory
+    after = mended.view()
+
+    assert garbled.memory.standing_since is None
+    assert after.memory.standing_since == NOW
+    assert after.memory.leaderless_since == NOW - 100.0
+    assert decided(mended).lease.reason == "nobody leads; holding back: waiting for the pledge of db3"
+
+
+def test_a_member_that_cannot_be_read_is_no_reason_to_be_patient_anew():
+    w = a_view().me().leaderless(100.0).pledged().etcd(complaints=("members/db3: is not JSON",))
+
+    assert w.view().memory.standing_since == NOW - 100.0
 
 
 def test_a_silent_etcd_changes_nothing_about_who_led():

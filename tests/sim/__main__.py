@@ -74,7 +74,9 @@ def _count(text: str) -> int:
 
 
 def one(seed: int, nodes: int | None, script: faults.Script | None) -> int:
-    world = World(seed, of_seed(seed, nodes), transcript=True, script=script)
+    shape = of_seed(seed, nodes)
+    faults.check_hosts(script or [], shape.names)
+    world = World(seed, shape, transcript=True, script=script)
     broken = world.run()
     sys.stdout.write("\n".join(world.lines) + "\n")
     sys.stdout.write(f"seed {seed}: {world.shape}, {world.loop.now:.0f} virtual s, leaders {' '.join(world.laws.leaders)}\n")

@@ -46,6 +46,8 @@ class Store:
     say: Callable[[str, str], None] = lambda who, text: None  # the transcript
     _next_lease: int = 1000
     on_renewal: Callable[[int], None] = lambda lease_id: None
+    on_request: Callable[[str, Txn], None] = lambda host, txn: None  # a transaction leaves its sender; it may take effect late, or never
+    on_answer: Callable[[str, Reading], None] = lambda host, reading: None  # what was read has come to its reader
     on_write: list[Callable[[str, KeyValue | None], None]] = field(default_factory=list)  # the world's laws, and the watches
 
     def value(self, key: str) -> str | None:
@@ -164,9 +166,12 @@ class SimDcs:
 
     async def read(self, budget_s: float) -> Reading:
         store = self._store
-        return await self._ask(lambda: Reading(store.revision, tuple(store.keys[k] for k in sorted(store.keys))), budget_s)
+        reading = await self._ask(lambda: Reading(store.revision, tuple(store.keys[k] for k in sorted(store.keys))), budget_s)
+        store.on_answer(self._host, reading)
+        return reading
 
     async def commit(self, txn: Txn, budget_s: float) -> Outcome:
+        self._store.on_request(self._host, txn)
         try:
             return await self._ask(lambda: self._store.commit(txn), budget_s)
         except DcsUnavailable:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,7 @@ class Fault:
 
 Script = list[Fault]
 LEADER = "leader"
+LONGEST_S = 3600.0
 
 
 class ScriptError(ValueError):
@@ -60,10 +61,24 @@ def parse(text: str) -> Script:
         if kind not in KINDS:
             raise ScriptError(f"line {n}: no fault is called {kind!r}; there are {', '.join(sorted(KINDS))}")
         try:
-            script.append(Fault(float(at), kind, host, float(number)))
+            script.append(Fault(_seconds(at), kind, host, _seconds(number)))
         except ValueError as error:
             raise ScriptError(f"line {n}: {error}") from error
     return sorted(script)
+
+
+def _seconds(text: str) -> float:
+    """ValueError unless it is finite and not negative; nor more than an hour, lest a slip of the pen run for days."""
+    if not 0.0 <= float(text) <= LONGEST_S:
+        raise ValueError(f"instants and numbers go from 0 to {LONGEST_S:g}, {text} does not")
+    return float(text)
+
+
+def check_hosts(script: Script, names: Collection[str]) -> None:
+    """ScriptError when a fault is to strike a host that this cluster does not have."""
+    for fault in script:
+        if fault.host not in (*names, LEADER):
+            raise ScriptError(f"there is no host {fault.host}; there are {', '.join((*names, LEADER))}")
 
 
 def random_script(rng: random.Random, hosts: list[str], seconds: float, without: frozenset[str] = frozenset()) -> Script:
@@ -90,8 +105,6 @@ async def play(world: World, script: Script) -> None:
         name = fault.host
         if name == LEADER:
             name = world.store.value("leader") or world.rng.choice(sorted(world.hosts))
-        if name not in world.hosts:
-            raise ScriptError(f"there is no host {name}")
         strike(world, fault.kind, name, fault.number)
     await asyncio.sleep(1.0)
 

@@ -82,6 +82,12 @@ class Host:
         jobs = self.core.jobs if self.core is not None else None
         return jobs.job.kind if jobs is not None and jobs.busy and jobs.job is not None else ""
 
+    @property
+    def work_for(self) -> str:
+        """Whom the job is about that runs, or ""."""
+        jobs = self.core.jobs if self.core is not None else None
+        return jobs.job.subject if jobs is not None and jobs.busy and jobs.job is not None else ""
+
     async def _run(self) -> None:
         self.dcs = SimDcs(self.world.store, self.world.network, self.name)
         postgres = SimPostgres(self.instance)

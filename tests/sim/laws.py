@@ -8,15 +8,14 @@ lease can bind: their agent does not run, or has not heard yet. Every other exce
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rivha.dcs import records
-from rivha.dcs.base import KeyValue, Reading
+from rivha.dcs.base import KeyValue, Put, Reading, Txn
 from rivha.model import Cluster, Role, State
 from tests.sim.disk import Entry, agree
-from tests.sim.lookout import Lookout
+from tests.sim.lookout import Lookout, barred
 from tests.sim.server import Instance
 
 if TYPE_CHECKING:
@@ -28,12 +27,6 @@ STARTS, CRASH_LOOP_S = 8, 60.0  # more starts than this of one primary, in one t
 LONG_AGO_S = 5.0
 HEARING_S = 1.0  # from hearing that a pause is over to having acted upon it
 JOBS = {"start": ("start", "restart", "bootstrap"), "win": ()}  # work that runs in jobs of another name
-
-
-def barred(tags: Mapping[str, object]) -> bool:
-    """nofailover, said anew: the laws must not ask the code that they judge."""
-    priority = tags.get("failover_priority", 1)
-    return bool(tags["nofailover"]) if "nofailover" in tags else isinstance(priority, int) and priority <= 0
 
 
 @dataclass(slots=True)
@@ -93,7 +86,7 @@ class Laws:
     def wrote(self, key: str, now: KeyValue | None) -> None:
         """Every write, one by one."""
         self.cluster()
-        self.lookout.wrote(key)
+        self.lookout.wrote(key, now)
         if key == "leader":
             self._leader_written(now)
         elif key == records.RESIGNED and now is not None:
@@ -105,6 +98,13 @@ class Laws:
             self._a_pledge_is_true(key.removeprefix(records.PLEDGES))
         elif key.startswith(records.PLEDGES):
             self._a_pledge_stands_while_nobody_leads(key.removeprefix(records.PLEDGES))
+
+    def asked(self, host: str, txn: Txn) -> None:
+        """A transaction leaves its sender. Who resigns has no Postgres process left; paused, it may have one that is no primary."""
+        instance = self.world.instances[host]
+        resigns = any(isinstance(write, Put) and write.key == records.RESIGNED for write in txn.then)
+        if resigns and instance.alive and not (self.world.hosts[host].policy.paused and instance.role is Role.STANDBY):
+            self.break_("resigned while its Postgres runs", host)
 
     def _leader_written(self, now: KeyValue | None) -> None:
         before = self.before
@@ -120,6 +120,7 @@ class Laws:
             if before is not None:
                 self._what_is_lost(now.value, before)
                 self._the_best_one_won(now.value, before)
+                self.lookout.won(now.value, before)
                 self._the_named_one_won(now.value, before)
                 self._who_may_lead(now.value, before)
             self.world.doing(now.value, "win")
@@ -185,6 +186,8 @@ class Laws:
         if agree(instance.disk.wal, last.wal) < len(instance.disk.wal):
             return False  # it left the last leader's history
         idle = host.job in ("", "pledge", "compare") and host.core is not None and not host.core.tick.stopping
+        if instance.trouble.files_s:
+            return False  # its tick waits for a disk
         rested_s = self.world.loop.now - host.well_since
         awake = not host.frozen_agent and rested_s > host.policy.retry_timeout_s + host.policy.loop_wait_s + 1.5
         return runs and known and idle and awake and self.may_lead_by_itself(instance)
@@ -214,13 +217,13 @@ class Laws:
             self.break_("an old primary's tail was elected", f"{winner} ends at {instance.disk.end}, its timeline at {tail.lsn}")
 
     def _nothing_runs_where_the_key_was_given_back(self) -> None:
-        """A leader resigns what it holds, and only when no Postgres process is left; paused, also when its Postgres is no primary."""
+        """A leader resigns what it holds. What takes effect late may find a standby there, started since (`asked`), but no primary."""
         resigned, before = self.cluster().resigned, self.before.leader if self.before is not None else None
         if resigned is not None and (before is None or before.name != resigned.leader):
             self.break_("resigned what it did not hold", f"{resigned.leader}, while {before.name if before else 'nobody'} led")
         instance = self.world.instances[resigned.leader] if resigned else None
-        if instance is not None and instance.alive and not (self.world.paused() and instance.role is Role.STANDBY):
-            self.break_("resigned while its Postgres runs", instance.host)
+        if instance is not None and instance.alive and instance.role is not Role.STANDBY:
+            self.break_("a primary runs where the key was given back", instance.host)
 
     def _a_pledge_is_true(self, host: str) -> None:
         """When a pledge appears, its writer streams from nobody and has exactly the WAL that it says."""
@@ -229,8 +232,9 @@ class Laws:
             return
         if instance.receiving:
             self.break_("pledged while it streams", f"{host} from {instance.receiving}")
-        elif instance.disk.end != pledge.lsn and instance.disk.system_id:
-            self.break_("a pledge that is not true", f"{host} says {pledge.lsn} and has {instance.disk.end}")
+        elif (pledge.timeline, pledge.lsn) != (instance.disk.timeline, instance.disk.end) and instance.disk.system_id:
+            has = f"timeline {instance.disk.timeline}, {instance.disk.end}"
+            self.break_("a pledge that is not true", f"{host} says timeline {pledge.timeline}, {pledge.lsn} and has {has}")
 
     def _a_pledge_stands_while_nobody_leads(self, host: str) -> None:
         """A pledge is taken back for a leader in office only: else somebody may be winning on it."""
@@ -266,13 +270,17 @@ class Laws:
             self.break_(f"{what} without a lease that lives", instance.host)
 
     def stopping(self, instance: Instance) -> None:
-        """While paused nothing stops but what an operator asked for; nobody hands over to a standby that does not stream."""
+        """While paused nothing stops but what an operator asked for; nobody hands over to a standby that does not stream.
+
+        The request is what the hand-over was begun for: one that came later, while it was under way, is not yet judged by anybody.
+        """
         host, request = self.world.hosts[instance.host], self.cluster().failover
-        if host.job == "handover" and request is not None and request.leader is not None and request.candidate in self.world.instances:
+        named = host.work_for if host.job == "handover" else ""
+        if request is not None and request.leader is not None and request.candidate == named and named in self.world.instances:
             old = next((a for a in reversed(self.world.clients.acknowledged) if self.world.loop.now - a.at > LONG_AGO_S), None)
-            held = {entry.ident for entry in self.world.instances[request.candidate].disk.wal}
-            if old is not None and old.host == instance.host and old.ident not in held and request.candidate not in instance.syncrep.live():
-                self.break_("handed over to a standby that does not stream", f"{request.candidate} lacks row {old.number}")
+            held = {entry.ident for entry in self.world.instances[named].disk.wal}
+            if old is not None and old.host == instance.host and old.ident not in held and named not in instance.syncrep.live():
+                self.break_("handed over to a standby that does not stream", f"{named} lacks row {old.number}")
         if host.policy.paused and host.job == "stop" and not instance.disk.marker:
             self.break_("stopped while paused", instance.host)
 

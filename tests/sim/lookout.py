@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rivha.api.health import freshness_limit_s
 from rivha.dcs import records
-from rivha.model import Role
+from rivha.dcs.base import KeyValue, Reading
+from rivha.model import Cluster, Role
 
 if TYPE_CHECKING:
     from tests.sim.host import Host
     from tests.sim.laws import Laws
 
 AT_ONCE_S = 0.5
+
+
+def barred(tags: Mapping[str, object]) -> bool:
+    """nofailover, said anew: the laws must not ask the code that they judge."""
+    priority = tags.get("failover_priority", 1)
+    return bool(tags["nofailover"]) if "nofailover" in tags else isinstance(priority, int) and priority <= 0
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What an agent last read while somebody led."""
+
+    start: int  # of that agent: the next one begins without a memory
+    seen: Cluster
 
 
 @dataclass(slots=True)
@@ -23,6 +39,9 @@ class Lookout:
     paused_at: dict[str, float] = field(default_factory=dict)  # when a host was last seen to believe in a pause
     hangs_since: dict[str, float] = field(default_factory=dict)  # leaders whose Postgres answers nothing
     standby_since: dict[str, float] = field(default_factory=dict)  # standbys that /primary is answered for
+    known: dict[str, Known] = field(default_factory=dict)  # by reader
+    seen: dict[str, Cluster] = field(default_factory=dict)  # by reader: what it read last
+    pledged_at: dict[str, float] = field(default_factory=dict)
     unready_since: dict[str, float] = field(default_factory=dict)  # who does not say that it can be copied from
 
     def look(self) -> None:
@@ -91,6 +110,37 @@ class Lookout:
         if recovering or work == "rewind":
             self.laws.break_("asked of a leader that is not ready", f"{host}: {work}, {source} is {member.role if member else 'unknown'}")
 
-    def wrote(self, key: str) -> None:
+    def read(self, host: str, reading: Reading) -> None:
+        seen, start = self.seen.get(host), self.laws.world.hosts[host].starts
+        if seen is None or seen.revision != reading.revision:
+            c = self.laws.cluster()
+            seen = self.seen[host] = c if c.revision == reading.revision else records.cluster(reading)
+        if seen.leader is not None and (host not in self.known or self.known[host].start != start or self.known[host].seen is not seen):
+            self.known[host] = Known(start, seen)
+
+    def won(self, winner: str, before: Cluster) -> None:
+        """Nobody wins before those that it knew, and that could lead, have had a beat to pledge (HAZARDS A 17: also without their keys).
+
+        Not who was named, nor who led last itself: it holds all that it acknowledged, though its request arrive late, when it is a standby.
+        Who led last is not waited for, unless it says that it runs as a standby.
+        """
+        host, known = self.laws.world.hosts[winner], self.known.get(winner)
+        named = before.failover is not None or (before.resigned is not None and before.resigned.candidate == winner)
+        again = before.sync is not None and before.sync.leader == winner
+        if known is None or known.start != host.starts or named or again or host.instance.role is not Role.STANDBY:
+            return
+        now, then = self.seen[winner], known.seen  # what it decided on: others may have spoken since, too late for it
+        led = then.leader.name if then.leader is not None and now.member(then.leader.name) is None else ""
+        gone = {winner, led, *(p.name for p in before.pledges)}
+        members = {m.name: now.member(m.name) for m in then.members if m.name not in gone}
+        able = [n for n, m in members.items() if m is None or (not barred(m.tags) and m.state == "running" and m.role == "replica")]
+        stood_s = self.laws.world.loop.now - self.pledged_at.get(winner, 0.0)
+        if able and stood_s < host.policy.loop_wait_s:
+            self.laws.break_("won before others could pledge", f"{winner} after {stood_s:.2f} s, without {' '.join(sorted(able))}")
+
+    def wrote(self, key: str, now: KeyValue | None) -> None:
+        if key.startswith(records.PLEDGES) and now is not None and now.create_revision == now.mod_revision:
+            # When it first stood: the same pledge, sent twice, may be written over itself late.
+            self.pledged_at[key.removeprefix(records.PLEDGES)] = self.laws.world.loop.now
         if key.startswith(records.MEMBERS):
             self.published(key.removeprefix(records.MEMBERS))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.sim import mutants_lease as of_lease
+from tests.sim import mutants_lot as by_lot
 from tests.sim import mutants_work as of_work
 from tests.sim.planting import Garden
 from tests.sim.shape import SETTINGS, Shape
@@ -120,5 +121,13 @@ _ALL = (
     Mutant(of_work.primary_answered_before_it_is_writable, (4, 16), 40),
     Mutant(of_work.judged_before_the_leader_is_writable, (4, 7), 20),
     Mutant(of_work.rewound_before_the_checkpoint, (4, 34), 100),
+    Mutant(by_lot.pledges_the_timeline_it_once_received, (0,), 200),
+    Mutant(
+        by_lot.only_members_of_now_are_awaited,
+        (0,),
+        4,
+        "2 cut_from_etcd db1 25; 2 cut_from_etcd db2 30; 2 cut_from_etcd db3 35; 5 power_off leader 60",
+    ),
+    Mutant(by_lot.silence_taken_for_no_primary, (0,), 4, "2 postgres_hung leader 6; 2.5 config_edited_on_a_slow_disk leader 20"),
 )
 MUTANTS: dict[str, Mutant] = {mutant.name: mutant for mutant in _ALL}

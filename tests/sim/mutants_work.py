@@ -208,7 +208,7 @@ def lost_config_means_defaults(g: Garden) -> None:
     g.put(look, "_look", tick.Tick)
 
 
-# ---- three of HAZARDS, drawn by lot (docs/simulation.md) -----------------------------------------------------------------------------
+# ---- three more of HAZARDS B ---------------------------------------------------------------------------------------------------------
 
 
 def primary_answered_before_it_is_writable(g: Garden) -> None:

@@ -110,11 +110,9 @@ def parse(text: str) -> Story:
     story = _header(head)
     try:
         parsed = faults.parse(script)
+        faults.check_hosts(parsed, story.shape.names)
     except faults.ScriptError as error:
         raise StoryError(f"in the faults, {error}") from error
-    for fault in parsed:
-        if fault.host not in (*story.shape.names, faults.LEADER):
-            raise StoryError(f"in the faults: there is no host {fault.host}; there are {', '.join((*story.shape.names, faults.LEADER))}")
     return replace(story, script=tuple(parsed), transcript=transcript)
 
 

@@ -72,6 +72,9 @@ def test_stories_that_differ_are_written_anew(tmp_path: Path):
         ("nodes 3\nfaults:\n1 power_off\ntranscript:\n", "should be `instant kind host number`"),
         ("nodes 3\nfaults:\nsoon power_off db1 3\ntranscript:\n", "could not convert"),
         ("nodes 3\nfaults:\n1 power_off db4 3\ntranscript:\n", "there is no host db4"),
+        ("nodes 3\nfaults:\ninf power_off db1 3\ntranscript:\n", "from 0 to 3600, inf does not"),
+        ("nodes 3\nfaults:\n1 power_off db1 nan\ntranscript:\n", "from 0 to 3600, nan does not"),
+        ("nodes 3\nfaults:\n-1 power_off db1 3\ntranscript:\n", "from 0 to 3600, -1 does not"),
     ],
 )
 def test_a_story_that_does_not_parse_says_why(text: str, complaint: str):
@@ -91,6 +94,7 @@ def test_a_story_that_does_not_parse_says_why(text: str, complaint: str):
         (["--shrink", ""], "invalid int value"),
         (["--seed", "1", "--nodes", "9"], "invalid choice"),
         (["--seed", "1", "--script", "FILE"], "no fault is called 'earthquake'"),
+        (["--seed", "1", "--script", "NOWHERE"], "there is no host db9; there are db1"),
         (["--story", "FILE"], "has a line `faults:`"),
         (["--story", "/nowhere/to/be/found"], "No such file"),
         (["--many", "3", "--seed", "1"], "not allowed with"),
@@ -101,7 +105,10 @@ def test_bad_input_is_refused_with_a_reason(
 ):
     bad = tmp_path / "bad.txt"
     bad.write_text("1 earthquake db1 3\n")
-    monkeypatch.setattr(sys, "argv", ["scripts/sim", *(str(bad) if a == "FILE" else a for a in arguments)])
+    nowhere = tmp_path / "nowhere.txt"
+    nowhere.write_text("1 power_off db9 3\n")
+    files = {"FILE": str(bad), "NOWHERE": str(nowhere)}
+    monkeypatch.setattr(sys, "argv", ["scripts/sim", *(files.get(a, a) for a in arguments)])
 
     with pytest.raises(SystemExit) as ended:
         main()

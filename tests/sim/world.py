@@ -54,6 +54,7 @@ class World:
         # From a generator of its own: the same faults given as a script, or some of them, then meet the same world (shrink.py).
         own = faults.random_script(random.Random(f"faults of {seed}"), list(self.hosts), chaos_s, self.shape.beyond)
         self.script = own if script is None else script
+        self.whole_at = 0.0  # when the cluster first was, and faults began
         self.lasts_s = 0.0  # a story's length: so long after it began, at the earliest, all is healed
         self.healed = False
         self.traps: list[traps.Trap] = []
@@ -95,6 +96,7 @@ class World:
     async def _live(self) -> None:
         self.store.on_write.append(self.laws.wrote)
         self.store.on_renewal = self._renewed
+        self.store.on_request, self.store.on_answer = self.laws.asked, self.laws.lookout.read
         for work in (self.store.run(), self.clients.check(), self.clients.write(), *(h.babysit() for h in self.hosts.values())):
             self.loop.spawn("", work)
         for host in self.hosts.values():
@@ -102,7 +104,7 @@ class World:
             if not self.network.jitter:
                 await asyncio.sleep(APART_S)
         await self._until_whole(60.0)
-        began = self.loop.now
+        began = self.whole_at = self.loop.now
         self.transcript.cluster_is_whole()
         await faults.play(self, self.script)
         await asyncio.sleep(max(0.0, began + self.lasts_s - self.loop.now))
@@ -211,10 +213,6 @@ class World:
 
     def broken(self, law: str, detail: str) -> None:
         self.laws.break_(law, detail)
-
-    def paused(self) -> bool:
-        config = self.laws.cluster().config
-        return bool(config and config.get("pause"))
 
 
 def void(_: object) -> None:

@@ -155,17 +155,19 @@ async def tidy_up(world: World) -> None:
 def _take_the_decision(world: World, *, lost: bool) -> None:
     """What Rivha rightly leaves to a person: the config is gone with a pause in it, or whoever holds the data may not lead by itself.
 
-    Where a disk was `lost`, what is left may even be what a later leader went on without.
+    Where a disk was `lost`, what is left may even be what a later leader went on without. And he sees that what he asked for before
+    does not happen: the node that he named has lost its data since, or its tags bar it.
     """
     c = world.laws.cluster()
     if c.config_revision == 0:
         world.store.write((Put(records.CONFIG, json.dumps(world.settings)),))
     usable = [i for i in world.instances.values() if i.disk.system_id and not i.disk.marker]
-    unasked = c.failover is None or c.failover.leader is not None
-    if unasked and usable and (lost or not any(world.laws.may_lead_by_itself(i) for i in usable)):
-        best = max(usable, key=lambda i: (i.disk.timeline, i.disk.end))
+    asked = c.failover.candidate if c.failover is not None and c.failover.leader is None else None
+    if usable and (asked or lost or not any(world.laws.may_lead_by_itself(i) for i in usable)):
+        best = max(usable, key=lambda i: (i.host == asked, i.disk.timeline, i.disk.end))
         _retag(world.hosts[best.host], {})
-        world.store.commit(writes.file_failover(c, None, best.host, None))
+        if best.host != asked:  # nobody, or one that has lost its data since
+            world.store.commit(writes.file_failover(c, None, best.host, None))
 
 
 KINDS: tuple[Callable[[World, Host, float], None], ...] = (

@@ -25,7 +25,7 @@ def leaderless_for_s(v: View) -> float:
 
 
 def standing_for_s(v: View) -> float:
-    """What patience is counted from: after a pause, or a lag that somebody forgave, all pledge together, long after the key had gone."""
+    """What patience is counted from: after a pause, a forgiven lag or garbage in etcd all pledge together, long after the key had gone."""
     since = v.memory.standing_since
     return 0.0 if since is None else v.now - since
 
@@ -134,13 +134,16 @@ def ranking(v: View) -> tuple[Pledge, ...]:
 
 
 def awaited(v: View) -> tuple[str, ...]:
-    """Who could still pledge and be better than I: published or remembered, may lead, has not pledged, is not the one that led."""
+    """Who could still pledge and be better than I: published or remembered, may lead, has not pledged.
+
+    Who led last is gone, unless it says that it runs again, as a standby: then it has the most of all.
+    """
     c = v.cluster
     if c is None:
         return ()
-    names = v.memory.last_members | {m.name for m in c.members}
-    gone = {v.me, v.memory.last_leader} | {p.name for p in c.pledges}
-    return tuple(sorted(n for n in names - gone if _could_stand(c.member(n))))
+    names = (v.memory.last_members - {v.memory.last_leader}) | {m.name for m in c.members}
+    others = names - {v.me} - {p.name for p in c.pledges}
+    return tuple(sorted(n for n in others if _could_stand(c.member(n))))
 
 
 def _could_stand(member: Member | None) -> bool:

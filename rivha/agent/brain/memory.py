@@ -30,7 +30,7 @@ class Failures:
 class Memory:
     blind_since: float | None = None  # etcd has not answered since
     leaderless_since: float | None = None  # I first saw then that nobody leads; None while somebody does
-    standing_since: float | None = None  # I have seen my own pledge since, for the leadership in office or the last
+    standing_since: float | None = None  # all can be read, and I have seen my own pledge since, for the leadership in office or the last
     pledge_ground: tuple[int, int, int] | None = None  # a pledge that may be carried out yet rests on this (View.ground)
     confirmed_at: float | None = None  # when etcd last said that I lead: the sending of that read
     stopping_since: float | None = None  # the agent was asked to end
@@ -91,7 +91,7 @@ def _of_the_cluster(v: View, m: Memory) -> Memory:
         return m
     m = replace(m, initialized=m.initialized or bool(c.initialize), leaderless_since=_since(c.leader is None, m.leaderless_since, v.now))
     mine = c.pledge(v.me)
-    standing = mine is not None and (c.leader is None or c.leader.term == mine.term)
+    standing = mine is not None and (c.leader is None or c.leader.term == mine.term) and not v.unreadable  # nobody pledges on that
     m = replace(m, standing_since=_since(standing, m.standing_since, v.now))
     if c.leader is None:
         return replace(m, gave_back=m.gave_back or (c.resigned is not None and c.resigned.leader == v.me))
