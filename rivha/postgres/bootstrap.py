@@ -133,7 +133,7 @@ def _move_to_config_dir(parts: Parts) -> None:
 async def _settle(parts: Parts) -> None:
     """Users, then the operator's script, then what both wrote is made durable by a checkpoint of the next stop."""
     file = await asyncio.to_thread(parts.postmaster.look)
-    async with parts.link.session(file) as connection:
+    async with parts.link.session(file, fresh=True) as connection:
         try:
             await roles.create(connection, parts.settings)
         except asyncpg.PostgresError as e:

@@ -124,7 +124,7 @@ async def _running(parts: Parts, file: PidFile) -> tuple[int, Lsn, Lsn]:
             row = await connection.fetchrow(LEADER)
             assert row is not None
             return int(row["file"][:8], 16), row["lsn"], row["lsn"]
-        _, end = await end_of_wal(connection, SETTLE_S)
+        _, end = await end_of_wal(parts, connection, SETTLE_S)
     timeline, _ = await identify(parts, file)
     return timeline, end, end
 

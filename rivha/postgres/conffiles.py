@@ -133,6 +133,11 @@ class ConfFiles:
     def parameters(self) -> dict[str, str]:
         return {**conf.forced(self.settings, self.dynamic), **conf.parameters(self.settings, self.dynamic)}
 
+    def socket_folders(self) -> list[str]:
+        """Where sockets are made, as far as these files say; else where PostgreSQL's and Debian's programs make them."""
+        said = self.parameters().get("unix_socket_directories")
+        return [folder.strip() for folder in said.split(",")] if said is not None else ["/tmp", "/var/run/postgresql"]  # noqa: S108
+
     def _write_list(self, name: str, own: object, key: str) -> bool:
         """The node's own lines, else the cluster's; what lies there stays when neither says anything."""
         postgresql = self.dynamic.get("postgresql")

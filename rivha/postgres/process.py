@@ -11,7 +11,7 @@ import contextlib
 import os
 import select
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,16 @@ from rivha.postgres.command import clean_environment, run
 from rivha.postgres.kin import is_postgres_at, postgres_at
 
 POLL_S = 0.01  # pg_ctl looks every 100 ms (HAZARDS I 6)
+AT_FIRST_S = (0.001, 0.002, 0.004)
 LAUNCH_S = 20.0  # for a shell to fork
 LOG_BYTES = 10 * 1024 * 1024  # the start-up log is put aside beyond this, once
+
+
+def pauses() -> Iterator[float]:
+    """Between looks, seconds: what a signal sets off often takes a millisecond, and when it does not, ten do no harm."""
+    yield from AT_FIRST_S
+    while True:
+        yield POLL_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +157,14 @@ class Postmaster:
         """SIGKILL to every Postgres process of the directory until none is left. Raises CommandFailed when one does not die."""
         loop = asyncio.get_running_loop()
         give_up = loop.time() + deadline_s
+        pause = pauses()
         while pids := await asyncio.to_thread(processes_of, self._data_dir):
             if loop.time() > give_up:
                 raise CommandFailed(f"Postgres processes {pids} of {self._data_dir} do not die of SIGKILL: a blocked disk?")
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(next(pause))
         await asyncio.to_thread(self.forget_torn_pid_file)
 
     def forget_torn_pid_file(self) -> None:
@@ -171,6 +180,18 @@ class Postmaster:
             pass
         except OSError as e:
             raise CommandFailed(f"cannot remove the empty {e.filename}: {e.strerror or e}") from e
+
+    def forget_stale_sockets(self, folders: Iterable[str], port: int) -> None:
+        """Removes the locks of sockets that a dead postmaster of this directory left: its number may be in use again, or still a zombie's.
+
+        Only to be called when no process of the directory is left. Blocking.
+        """
+        for folder in folders:
+            lock = Path(folder, f".s.PGSQL.{port}.lock")
+            with contextlib.suppress(OSError):  # then Postgres will say what is wrong with it
+                lines = lock.read_text(encoding="utf-8", errors="replace").splitlines()
+                if len(lines) > 1 and lines[1] == self._data_dir.rstrip("/"):
+                    lock.unlink()
 
     # ---- starting it
 

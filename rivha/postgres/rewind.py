@@ -71,7 +71,10 @@ async def _recover(parts: Parts, control: ControlData, found: Contents) -> None:
     await asyncio.to_thread(parts.conf.write, standby=False)
     log.info("recovering the crashed directory before the rewind", data_dir=parts.settings.data_dir)
     arguments = ["--single", *parts.conf.arguments(None), "-c", "archive_mode=on", "-c", "archive_command=false"]
-    await parts.programs.run("postgres", *arguments, SINGLE_USER_DATABASE, timeout_s=RECOVERY_S)
+    # The number in the dead postmaster's file may be somebody else's by now; see `Postmaster.launch`.
+    stale = await asyncio.to_thread(parts.postmaster.pid_file)
+    env = {"PG_GRANDPARENT_PID": str(stale.pid)} if stale else {}
+    await parts.programs.run("postgres", *arguments, SINGLE_USER_DATABASE, timeout_s=RECOVERY_S, env=env)
 
 
 async def _refuse_incomplete(parts: Parts, control: ControlData) -> None:

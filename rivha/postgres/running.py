@@ -9,32 +9,31 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import asyncpg
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from rivha.errors import CommandFailed, PostgresUnavailable
 from rivha.model import Lsn, Role, Upstream, WalEnd
-from rivha.postgres import conf, conninfo
+from rivha.postgres import conf, conninfo, files, history
 from rivha.postgres.link import NotYet
 from rivha.postgres.parts import Parts
-from rivha.postgres.process import POLL_S, PidFile, is_postgres_of
+from rivha.postgres.process import POLL_S, PidFile, is_postgres_of, pauses
+from rivha.postgres.rounds import Rounds
 from rivha.postgres.status import identify
 
 IN_FORCE_S = 10.0  # a reload reaches the backends in milliseconds; this is for a machine that is out of breath
 RECEIVER_S = 0.1  # how long the startup process may take to stop the receiver before Rivha does
-SETTLES_S = 0.02  # a signal on its way is delivered; a process that is seen to wait for so long had none pending
-STANDS_STILL_S = 0.1  # between two looks at the startup process (HAZARDS H 10)
 PROMOTE_QUERY_S = 5.0
 HOURS_S = 6 * 3600.0  # work that is as long as the data is large; the agent cancels it earlier when it must
 
 RECEIVER = "SELECT count(*) FROM pg_stat_wal_receiver"
 SOURCE = "SELECT pid, conninfo FROM pg_stat_wal_receiver"
 END = """
-SELECT (pg_last_wal_receive_lsn() - '0/0')::bigint AS received, (pg_last_wal_replay_lsn() - '0/0')::bigint AS replayed,
-       pg_is_wal_replay_paused() AS paused,
-       (SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'startup') AS waits
+SELECT pid, wait_event, (pg_last_wal_receive_lsn() - '0/0')::bigint AS received, (pg_last_wal_replay_lsn() - '0/0')::bigint AS replayed,
+       pg_is_wal_replay_paused() AS paused
+FROM pg_stat_activity WHERE backend_type = 'startup'
 """
 WAITS_FOR_WAL = ("RecoveryRetrieveRetryInterval", "RecoveryWalStream", "RecoveryWalAll")
 
@@ -55,13 +54,6 @@ async def role_when_it_answers(parts: Parts) -> Role:
         raise NotYet(f"Postgres is {file.status or 'starting'}")
     async with parts.link.session(file) as connection:
         return Role.STANDBY if await connection.fetchval("SELECT pg_is_in_recovery()") else Role.PRIMARY
-
-
-def pauses() -> Iterator[float]:
-    """Between two looks, seconds: what a signal sets off often takes a millisecond, and if not then usually ten more do no harm."""
-    yield from (0.001, 0.002, 0.004)
-    while True:
-        yield POLL_S
 
 
 async def until(condition: Callable[[], Awaitable[bool]], within_s: float, what: str) -> None:
@@ -94,10 +86,8 @@ async def refuse_other_version(parts: Parts) -> None:
 
 async def put_in_force(parts: Parts, connection: asyncpg.Connection, *, standby: bool) -> None:
     """Writes what `parts.conf` says about recovery, reloads, and returns when the server has taken it."""
-    await asyncio.to_thread(parts.conf.write, standby=standby)
     wanted = {**parts.conf.recovery(standby=standby), conf.NAMES: parts.conf.names or ""}
-    if await _differing(connection, wanted):
-        await asyncio.to_thread(parts.conf.sanitise)
+    if await asyncio.to_thread(_written, parts, standby) or await _differing(connection, wanted):
         await reload(parts)
 
     async def taken() -> bool:
@@ -108,6 +98,12 @@ async def put_in_force(parts: Parts, connection: asyncpg.Connection, *, standby:
     except CommandFailed:
         names = ", ".join(await _differing(connection, wanted))
         raise CommandFailed(f"Postgres did not take over {names} after a reload", await mistakes_in_files(connection)) from None
+
+
+def _written(parts: Parts, standby: bool) -> bool:
+    """Whether a file has changed."""
+    changed = parts.conf.write(standby=standby)
+    return parts.conf.sanitise() or changed
 
 
 async def mistakes_in_files(connection: asyncpg.Connection) -> str:
@@ -151,7 +147,8 @@ async def _receiver_gone(parts: Parts, connection: asyncpg.Connection, unless: s
 # ---- freeze
 
 
-async def freeze(parts: Parts) -> WalEnd:
+async def freeze(parts: Parts, known_timeline: Callable[[int], int | None]) -> WalEnd:
+    """`known_timeline`: what was last heard of a postmaster's timeline."""
     file = await alive(parts)
     await asyncio.to_thread(parts.conf.read_back)
     async with parts.link.session(file) as connection:
@@ -160,40 +157,47 @@ async def freeze(parts: Parts) -> WalEnd:
         parts.conf.steer(parts.conf.upstream, frozen=True)
         await put_in_force(parts, connection, standby=True)
         await _receiver_gone(parts, connection)
-        received, _ = await end_of_wal(connection, HOURS_S)
+        end, _ = await end_of_wal(parts, connection, HOURS_S)
         while await connection.fetchval(RECEIVER):  # one that was being started with the old setting when the new one came
             await _receiver_gone(parts, connection)
-            received, _ = await end_of_wal(connection, HOURS_S)
-    timeline, _ = await identify(parts, file)
-    return WalEnd(timeline, received)
+            end, _ = await end_of_wal(parts, connection, HOURS_S)
+    timeline = known_timeline(file.pid)
+    if timeline is None or not await asyncio.to_thread(_still_on, parts, timeline, end):
+        timeline, _ = await identify(parts, file)
+    return WalEnd(timeline, end)
 
 
-async def end_of_wal(connection: asyncpg.Connection, within_s: float) -> tuple[Lsn, Lsn]:
+def _still_on(parts: Parts, timeline: int, end: Lsn) -> bool:
+    """Whether WAL that ends there is of the timeline that was last heard of, without asking by psql, which takes 30 ms.
+
+    Recovery goes on to a newer one only by its history file in pg_wal; and a timeline that has not got past the place where it began is one
+    in name only. Blocking.
+    """
+    if os.path.exists(parts.data.of(f"pg_wal/{timeline + 1:08X}.history")):
+        return False
+    if timeline == 1:
+        return True
+    lines = history.parse(files.read(parts.data.of(f"pg_wal/{timeline:08X}.history")) or "")
+    return bool(lines) and end > max(line.lsn for line in lines)
+
+
+async def end_of_wal(parts: Parts, connection: asyncpg.Connection, within_s: float) -> tuple[Lsn, Lsn]:
     """Where the WAL on this disk ends, and where its last whole record does (HAZARDS H 10). Raises CommandFailed when it is not known.
 
-    Known when the startup process waits for more, and all that was received is replayed or it waits in two looks. A wait that began after
-    the reload also proves that it has taken the new setting, and starts no receiver with the old one. With replay paused it never waits;
-    then what the receiver flushed is the end, for a receiver starts only after the WAL on disk has been read through.
+    Known when the startup process waits for more, was waked, has read what there is, and waits again. This also proves that it has taken
+    the new setting, and starts no receiver with the old one. With replay paused it never waits; then what the receiver flushed is the end,
+    for a receiver starts only after the WAL on disk has been read through.
     """
-    waited_at: float | None = None
     found = whole = 0
-    loop = asyncio.get_running_loop()
+    rounds = Rounds(parts.settings.data_dir)
 
     async def known() -> bool:
-        nonlocal waited_at, found, whole
-        row = await connection.fetchrow(END)
-        assert row is not None
+        nonlocal found, whole
+        (row,) = await rounds.look(lambda: connection.fetch(END), lambda row: row["wait_event"] in WAITS_FOR_WAL)
         received, replayed = row["received"], row["replayed"] or 0
         found = max(received or 0, replayed)
         whole = found if row["paused"] else replayed
-        if received is not None and row["paused"]:
-            return True
-        if row["waits"] not in WAITS_FOR_WAL:
-            waited_at = None
-            return False
-        waited_at = waited_at or loop.time()
-        least_s = SETTLES_S if received is not None and replayed >= received else STANDS_STILL_S
-        return loop.time() - waited_at >= least_s
+        return row["pid"] in rounds.around or (received is not None and row["paused"])
 
     await until(known, within_s, "where the WAL on this disk ends is not known yet: it is still being replayed")
     return found, whole

@@ -35,6 +35,7 @@ class Server:
 
     def reload_settings(self, settings: PostgresSettings) -> None:
         """The node's file says something new. Nothing is written before `configure`; the name, scope and data directory stay."""
+        self._parts.link.close()
         self._parts = self._parts.with_settings(settings)
         self._watcher.parts = self._parts
         self.callbacks.settings = settings
@@ -42,7 +43,10 @@ class Server:
     # ---- looking
 
     async def status(self, budget_s: float) -> PostgresStatus:
-        return await self._watcher.look(budget_s)
+        status = await self._watcher.look(budget_s)
+        if status.state is State.RUNNING and self._watcher.answered:
+            self._watcher.keep_ready()
+        return status
 
     def on_death(self, callback: Callable[[], None]) -> None:
         self._parts.postmaster.on_death(callback)
@@ -111,6 +115,7 @@ class Server:
 
     async def stop(self, *, fast_s: float, quit_s: float = 1.0) -> None:
         self._watcher.dropped()
+        self._parts.link.close()
         await stopping.stop(self._parts, fast_s=fast_s, quit_s=quit_s)
 
     async def restart(self) -> None:
@@ -129,7 +134,7 @@ class Server:
         await running.follow(self._parts, upstream)
 
     async def freeze(self) -> WalEnd:
-        return await running.freeze(self._parts)
+        return await running.freeze(self._parts, self._watcher.known_timeline)
 
     async def synchronize(self, names: str) -> None:
         before, self._watcher.confirmed = self._watcher.confirmed, None
@@ -180,4 +185,5 @@ class Server:
 
     async def close(self) -> None:
         self._watcher.close()
+        self._parts.link.close()
         self._parts.postmaster.unwatch()

@@ -45,6 +45,7 @@ async def bring_up(parts: Parts, *, standby: bool) -> None:
 
 
 def _prepare(parts: Parts, standby: bool) -> None:
+    parts.postmaster.forget_stale_sockets(parts.conf.socket_folders(), parts.settings.port)
     parts.data.set_standby(standby)
     parts.conf.sanitise()
     parts.conf.write(standby=standby)

@@ -82,6 +82,7 @@ class Watcher:
     answered: bool = False  # this postmaster has accepted a connection of ours
     look_for_pending: bool = True
     _pid: int | None = None
+    _file: PidFile | None = None
     _connection: asyncpg.Connection | None = None
     _facts: Facts | None = None
     _pending: Mapping[str, tuple[str, str]] = field(default_factory=dict)
@@ -114,6 +115,7 @@ class Watcher:
         if file.pid != self._pid:
             self.dropped()
             self._pid = file.pid
+        self._file = file
         self.parts.postmaster.watch(file.pid)
         status = await self._up(contents, file, end)
         self.last = replace(status, data=contents.data, problem=contents.problem or status.problem, unfinished=contents.unfinished)
@@ -132,6 +134,15 @@ class Watcher:
         if self._asking is not None:
             self._asking.cancel()
         self._asking = None
+
+    def keep_ready(self) -> None:
+        """A connection for the next verb, once this postmaster has answered."""
+        if self._file is not None and self._file.pid == self._pid:
+            self.parts.link.warm(self._file)
+
+    def known_timeline(self, pid: int) -> int | None:
+        """That this postmaster was on when it was last asked or streamed."""
+        return self._timeline if self._pid == pid else None
 
     # ---- files
 

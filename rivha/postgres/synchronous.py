@@ -20,7 +20,7 @@ from rivha.errors import CommandFailed
 from rivha.postgres import running
 from rivha.postgres.conf import NAMES
 from rivha.postgres.parts import Parts
-from rivha.postgres.process import POLL_S
+from rivha.postgres.process import POLL_S, pauses
 from rivha.postgres.rounds import Rounds
 
 IN_FORCE = f"""
@@ -35,7 +35,7 @@ WHERE a.backend_type IN ('walsender', 'checkpointer')
 WAITS = {"walsender": ("WalSenderMain",), "checkpointer": ("CheckpointerMain", "CheckpointWriteDelay")}
 NAMELESS_DELAY = 15_00_00  # before this version the checkpointer's delay between two writes is no wait event: NULL
 SENT_TWICE = 2
-LOOKS_AT_A_STANDBY = 4  # who is there, how it sleeps, that it slept again; a promotion waits for it
+LOOKS_AT_A_STANDBY = 3  # within a few milliseconds: a promotion waits for it
 
 _LIST = re.compile(r"\s*(?:(?:(first|any)\s+)?(\d{1,9})\s*\((.*)\)|(.*))\s*", re.IGNORECASE | re.DOTALL | re.ASCII)
 _MEMBER = re.compile(r'\s*(?:"((?:[^"]|"")+)"|([A-Za-z_][\w$]*|\*))\s*(?:,|$)', re.ASCII)
@@ -162,7 +162,7 @@ async def synchronize(parts: Parts, names: str, *, waiting: bool) -> bool:
     try:
         async with asyncio.timeout(running.IN_FORCE_S):
             while True:
-                async with parts.link.session(file) as connection:
+                async with parts.link.session(file, fresh=True) as connection:
                     row = await connection.fetchrow(IN_FORCE)
                     assert row is not None
                     if row["names"] == names:
@@ -178,11 +178,14 @@ async def synchronize(parts: Parts, names: str, *, waiting: bool) -> bool:
 
 async def _everywhere(connection: asyncpg.Connection, evidence: Evidence, *, standby: bool, crossing: bool) -> bool:
     """Returns when all that count go by the names. `crossing`: whether commits wait at all has changed, which the checkpointer says."""
-    pauses = running.pauses()
+    await evidence.look(connection)  # who is there
+    pause = pauses()
     if standby:
         for _ in range(LOOKS_AT_A_STANDBY):
             await evidence.look(connection)
-            await asyncio.sleep(next(pauses))
+            if evidence.told:
+                break
+            await asyncio.sleep(next(pause))
         return evidence.told
     while True:
         await evidence.look(connection)
@@ -190,4 +193,4 @@ async def _everywhere(connection: asyncpg.Connection, evidence: Evidence, *, sta
             evidence.missing.append("the checkpointer")
         if not evidence.missing:
             return True
-        await asyncio.sleep(next(pauses))
+        await asyncio.sleep(next(pause))

@@ -6,10 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from rivha.model import Role
+import pytest
+
+from rivha.errors import CommandFailed
+from rivha.model import PostgresStatus, Role
 from tests.contract.databases import Databases, Node, Session, names
 from tests.contract.running import contract
-from tests.postgres.nodes import caught_up, commit, eventually, has
+from tests.postgres.nodes import caught_up, commit, eventually, has, take_over
 
 
 @asynccontextmanager
@@ -96,6 +99,142 @@ async def test_everybody_is_named_by_a_star(nodes: Databases):
     async with committing(a, "t") as (_, answer):
         await b.server.follow(a.upstream)
     assert await answer == "acknowledged"
+
+
+# ---- names come and go
+
+
+def rows(status: PostgresStatus) -> dict[str, str]:
+    return {row.application_name: row.sync_state for row in status.replication}
+
+
+@contract
+async def test_names_that_are_in_force_are_confirmed_and_every_standby_goes_by_them(nodes: Databases):
+    a = await nodes.primary()
+    b = await nodes.standby(of=a, name="b")
+    c = await nodes.standby(of=a, name="c")
+    assert not (await a.status()).names_confirmed
+    both = {b.name: "quorum", c.name: "quorum"}
+    for text, expected in (
+        (f'ANY 1 ("{b.name}")', {b.name: "quorum", c.name: "async"}),
+        (f'ANY 1 ("{b.name}","{c.name}")', both),
+        (f'ANY 2 ("{b.name}","{c.name}")', both),
+        (f'ANY 1 ("{c.name}")', {b.name: "async", c.name: "quorum"}),
+        (f'FIRST 1 ("{c.name}","{b.name}")', {b.name: "potential", c.name: "sync"}),
+        ("", {b.name: "async", c.name: "async"}),
+    ):
+        await names(a, text)
+        await names(a, text)
+        status = await a.status()
+        assert (status.synchronous_standby_names, status.names_confirmed, rows(status)) == (text, True, expected)
+    assert not (await a.again().status()).names_confirmed
+
+
+@contract
+async def test_names_may_have_capitals_quotes_and_commas_and_may_be_nobodys(nodes: Databases):
+    a = await nodes.primary()
+    b = await nodes.standby(of=a)
+    text = f'ANY 1 ("Say ""hi"", (you)","{b.name.upper()}",Nobody)'
+    await names(a, text)
+    status = await a.status()
+    assert (status.synchronous_standby_names, rows(status)) == (text, {b.name: "quorum"})
+    await commit(a, "t")
+
+
+@contract
+async def test_names_that_cannot_be_read_change_nothing(nodes: Databases):
+    a = await nodes.primary()
+    b = await nodes.standby(of=a)
+    await names(a, f'ANY 1 ("{b.name}")')
+    with pytest.raises(CommandFailed, match="synchronous_standby_names"):
+        await a.server.synchronize('ANY 1 ("b"')
+    await a.server.restart()
+    assert (await a.status()).synchronous_standby_names == f'ANY 1 ("{b.name}")'
+
+
+@contract
+async def test_no_configuration_changes_the_names(nodes: Databases):
+    a = await nodes.primary()
+    await names(a, "nobody")
+    for parameters in ({"work_mem": "5MB"}, {"synchronous_standby_names": "somebody"}, {"synchronous_standby_names": ""}):
+        await a.server.configure({"postgresql": {"parameters": parameters}}, reload=True)
+    await a.server.restart()
+    assert (await a.status()).synchronous_standby_names == "nobody"
+
+
+@contract
+async def test_a_primary_starts_with_the_names_given_or_with_those_that_lie_there(nodes: Databases):
+    a = await nodes.primary()
+    for given, expected in (("one", "one"), (None, "one"), ("two", "two"), ("", ""), (None, "")):
+        await a.server.stop(fast_s=30)
+        await a.server.start(primary=True, upstream=None, names=given)
+        assert (await a.status()).synchronous_standby_names == expected
+
+
+@contract
+async def test_a_demoted_primary_has_no_names_and_promoted_again_waits_for_nobody(nodes: Databases):
+    a = await nodes.primary()
+    b = await nodes.standby(of=a)
+    await names(a, f'ANY 1 ("{b.name}")')
+    await a.server.stop(fast_s=30)
+    await take_over(b, a.name)
+    await a.server.start(primary=False, upstream=b.upstream, names="ghost")
+    assert (await a.status()).synchronous_standby_names == ""
+    await eventually(a.streams)
+    await b.server.stop(fast_s=30)
+    await take_over(a)
+    await commit(a, "t")
+
+
+@contract
+async def test_names_given_to_a_standby_hold_for_the_first_commit_of_the_primary_that_it_becomes(nodes: Databases):
+    a = await nodes.primary()
+    b = await nodes.standby(of=a, name="b")
+    c = await nodes.standby(of=a, name="c")
+    await a.server.stop(fast_s=0)
+    for node in (b, c):
+        await node.server.freeze()
+    await b.server.synchronize(f'ANY 1 ("{c.name}")')
+    await b.server.promote()
+    await b.status()
+    await b.server.keep_slots({c.name}, {})
+    async with committing(b, "t") as (_, answer):
+        assert (await b.status()).synchronous_standby_names == f'ANY 1 ("{c.name}")'
+        await c.server.follow(b.upstream)
+    assert await answer == "acknowledged"
+    await names(b, f'ANY 1 ("{c.name}")')
+    assert (await b.status()).names_confirmed
+
+
+@contract
+async def test_a_standby_that_is_not_promoted_after_all_loses_the_names(nodes: Databases):
+    a = await nodes.primary()
+    b = await nodes.standby(of=a)
+    for give_up in (b.server.freeze, lambda: b.server.follow(a.upstream), b.server.restart):
+        await b.server.synchronize("ghost")
+        assert (await b.status()).synchronous_standby_names == "ghost"
+        await give_up()
+        await eventually(lambda: _has_names(b, ""))
+    await a.server.stop(fast_s=0)
+    await take_over(b)
+    await commit(b, "t")
+
+
+async def _has_names(node: Node, text: str) -> bool:
+    return (await node.status()).synchronous_standby_names == text
+
+
+@contract
+async def test_a_standby_that_lives_shows_it_by_replies_even_when_nothing_is_written(nodes: Databases):
+    a = await nodes.primary()
+    await nodes.standby(of=a)
+    times: set[str | None] = set()
+
+    async def two_more() -> bool:
+        times.update(row.reply_time for row in (await a.status()).replication)
+        return len(times - {None}) >= 3
+
+    await eventually(two_more)
 
 
 # ---- revocation: what the takeover of DESIGN 6 stands on

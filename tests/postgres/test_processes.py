@@ -113,6 +113,26 @@ async def test_postgres_starts_though_its_stale_pid_is_somebody_elses(newest: No
 
 
 @pytest.mark.real
+async def test_a_crashed_directory_is_rewound_though_its_stale_pid_is_somebody_elses(newest: Nodes):
+    """Or a zombie's, where process 1 does not look after orphans: its number counts as in use."""
+    a = await newest.primary()
+    b = await newest.standby(of=a)
+    await b.server.freeze()
+    await commit(a, "tail")
+    a.kill_postmaster()
+    await a.server.stop(fast_s=0)
+    await b.server.promote()
+    await b.server.checkpoint()
+    old = (a.data_dir / "postmaster.pid").read_text().split()[0]
+    lock = a.data_dir / "postmaster.pid"
+    lock.write_text(lock.read_text().replace(old, str(os.getpid()), 1))
+    await a.server.rewind(b.upstream)
+    await slots(b, "a")
+    await a.server.start(primary=False, upstream=b.upstream)
+    await eventually(a.streams)
+
+
+@pytest.mark.real
 async def test_postgres_starts_though_its_pid_file_is_empty(newest: Nodes):
     a = await newest.primary()
     await a.server.stop(fast_s=0)
