@@ -31,7 +31,7 @@ from rivha.dcs.records import (
     status_text,
     sync_text,
 )
-from rivha.model import Cluster, HistoryLine, Lsn, Member, Pledge, Resignation
+from rivha.model import Cluster, HistoryLine, Lsn, Member, Pledge, Resignation, SyncState
 
 
 def merge(*txns: Txn) -> Txn:
@@ -109,9 +109,11 @@ def abandon_bootstrap(c: Cluster) -> Txn:
 def acquire(c: Cluster, me: str, lease_id: int) -> Txn:
     """Take the free key without an election: for the holder named in `sync`, or in asynchronous mode. Guards: nobody leads, `sync` as read.
 
-    `sync` is rewritten even when its text stays the same: its new revision refuses a candidate that is just about to win.
+    `sync` is rewritten even when its text stays the same: its new revision refuses a candidate that is just about to win. The holder keeps
+    its voters: should its Postgres not come up again, they elect.
     """
-    return Txn((_leader_absent(), _sync_as_read(c)), _take_over(me, lease_id))
+    mine = c.sync if c.sync is not None and c.sync.leader == me else SyncState(me, frozenset(), 0, 0)
+    return Txn((_leader_absent(), _sync_as_read(c)), _take_over(me, lease_id, mine))
 
 
 def win(c: Cluster, me: str, lease_id: int) -> Txn:
@@ -128,12 +130,14 @@ def win(c: Cluster, me: str, lease_id: int) -> Txn:
         Unchanged(FAILOVER, c.failover_revision),
         Unchanged(CONFIG, c.config_revision),
     )
-    return Txn((_leader_as_read(c), _sync_as_read(c), *pledges, *basis), _take_over(me, lease_id))
+    # No voters: what only the winner holds is nobody else's yet, so for this moment nobody else may lead.
+    alone = SyncState(me, frozenset(), 0, 0)
+    return Txn((_leader_as_read(c), _sync_as_read(c), *pledges, *basis), _take_over(me, lease_id, alone))
 
 
-def _take_over(me: str, lease_id: int) -> tuple[Put | Delete, ...]:
-    """No voters: what only the new leader holds is nobody else's yet, so for this moment nobody else may lead."""
-    return (Put(LEADER, me, lease_id), Put(SYNC, sync_text(me)), Delete(PLEDGES + me), Delete(RESIGNED))
+def _take_over(me: str, lease_id: int, sync: SyncState) -> tuple[Put | Delete, ...]:
+    text = sync_text(me, sync.voters, sync.quorum)
+    return (Put(LEADER, me, lease_id), Put(SYNC, text), Delete(PLEDGES + me), Delete(RESIGNED))
 
 
 def record_voters(c: Cluster, me: str, voters: Iterable[str], quorum: int) -> Txn:

@@ -129,7 +129,8 @@ def test_a_failed_bootstrap_makes_room_for_another_but_never_for_a_second_cluste
 # ---- leadership
 
 
-def test_a_free_key_is_acquired_once_and_leaves_no_voters(store: Store) -> None:
+def test_a_free_key_is_acquired_once_and_leaves_no_voters_of_another(store: Store) -> None:
+    store.put("sync", records.sync_text(None, ["b"]))
     store.expire(A_LEASE)
     pledge(store, "a")
     c = store.cluster()
@@ -142,6 +143,25 @@ def test_a_free_key_is_acquired_once_and_leaves_no_voters(store: Store) -> None:
     assert (now.leader.name, now.pledges) == ("a", ())
     assert now.sync is not None
     assert (now.sync.leader, now.sync.voters, now.sync.quorum) == ("a", frozenset(), 0)
+
+
+def test_the_holder_that_leads_again_keeps_its_voters_and_a_winner_has_none(store: Store) -> None:
+    store.put("sync", records.sync_text("a", ["b", "c"], 1))
+    store.expire(A_LEASE)
+    c = store.cluster()
+    assert c.sync is not None
+
+    assert store.commit(writes.acquire(c, "a", A_LEASE + 10))
+    again = store.cluster().sync
+    assert again is not None
+    assert (again.leader, again.voters, again.quorum) == ("a", frozenset("bc"), 1)
+    assert again.revision > c.sync.revision
+
+    pledge(store, "b")
+    assert store.commit(writes.win(store.cluster(), "b", B_LEASE))
+    won = store.cluster().sync
+    assert won is not None
+    assert (won.leader, won.voters, won.quorum) == ("b", frozenset(), 0)
 
 
 def test_a_key_that_is_held_is_not_acquired(store: Store) -> None:
