@@ -167,10 +167,9 @@ class Tick:
             member_lease_id=self.leases.member.lease_id if self.leases.member else 0,
             unfit=self.unfit(),
             witness=self._witness(watched, seen.lease_left_s),
-            sync_doubtful=self.memory.last_term != self.chores.done.sync_term,
         )
         self.memory = remember(view)
-        view = replace(view, memory=self.memory)
+        view = replace(view, memory=self.memory, sync_doubtful=self.memory.last_term != self.chores.done.sync_term)
         self._step_down_at = view.step_down_at
         return view
 
