@@ -88,9 +88,15 @@ def move_to_a_lease_of_the_new_ttl(v: View) -> LeaseVerdict | None:
 
 
 def begin_a_new_term_when_in_doubt(v: View) -> LeaseVerdict | None:
-    """Whether the key was moved or given back is not known, and it may happen yet: a new term refuses what is still under way."""
+    """Whether the key was moved or given back is not known, and it may happen yet: a new term refuses what is still under way.
+
+    An agent before me may have given it back, too, before my Postgres starts again: whoever took over then counts on its end
+    (docs/decisions/0012). One that runs was started since.
+    """
     if v.key_is_mine and v.lease is not None and v.lease.doubtful:
         return Verdict(Rebind(), "the key is mine, and what became of my last write of it is not known: writing it anew")
+    if v.key_is_mine and v.lease is None and v.down:
+        return Verdict(Rebind(), "the key is mine, and an agent before me may have given it back: writing it anew before Postgres starts")
     return None
 
 

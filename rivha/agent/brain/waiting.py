@@ -92,7 +92,9 @@ LEADERLESS = (
 def stop_a_primary_of_unknown_right(v: View) -> PostgresVerdict | None:
     """Neither a lease nor voters say whether this primary still leads (the agent came back), and etcd is silent: it gets retry_timeout."""
     since = v.memory.blind_since
-    if v.is_primary and v.step_down_at is None and since is not None and v.now - since >= v.policy.retry_timeout_s and not v.busy_with("stop"):
+    if not v.is_primary or v.step_down_at is not None or v.busy_with("stop"):
+        return None
+    if since is not None and v.now - since >= v.policy.retry_timeout_s:
         return Verdict(Stop(fast_s=1.0), f"etcd has been silent for {v.now - since:.0f} s and I do not know whether I lead")
     return None
 
