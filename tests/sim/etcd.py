@@ -133,7 +133,7 @@ class SimDcs:
         self.deaf = False  # its watch has died silently
         self.requests = 0
 
-    async def _ask(self, apply: Callable[[], T], budget_s: float) -> T:
+    async def _ask(self, apply: Callable[[], T], budget_s: float, late_s: float = 0.0) -> T:
         """The request travels by itself: once sent, etcd may carry it out although its sender gave up, froze or died meanwhile."""
         self.requests += 1
         loop, network = asyncio.get_running_loop(), self._network
@@ -156,7 +156,7 @@ class SimDcs:
                 loop.call_later(network.delay_s(), replied, result, context=outside)
 
         if network.passes(self._host, ETCD) and not network.lost():
-            late_s = network.late_s(budget_s)
+            late_s = late_s or network.late_s(budget_s)
             loop.call_later(network.delay_s() + late_s, arrived, context=outside)
         try:
             async with asyncio.timeout(budget_s):
@@ -173,7 +173,8 @@ class SimDcs:
     async def commit(self, txn: Txn, budget_s: float) -> Outcome:
         self._store.on_request(self._host, txn)
         try:
-            return await self._ask(lambda: self._store.commit(txn), budget_s)
+            late_s = self._network.write_late_s([write.key for write in txn.then], budget_s)
+            return await self._ask(lambda: self._store.commit(txn), budget_s, late_s)
         except DcsUnavailable:
             return Outcome.UNKNOWN
 

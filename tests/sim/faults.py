@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.sim import traps, wrong_machines, wrong_network, wrong_people
+from tests.sim import traps, wrong_machines, wrong_network, wrong_people, wrong_synchronous
 from tests.sim.server import Trouble
 
 if TYPE_CHECKING:
@@ -24,8 +24,12 @@ MACHINES: Mapping[str, Kind] = {f.__name__: f for f in wrong_machines.KINDS}
 NETWORK: Mapping[str, Kind] = {f.__name__: f for f in wrong_network.KINDS}
 PEOPLE: Mapping[str, Kind] = {f.__name__: f for f in wrong_people.KINDS}
 TRAPS: Mapping[str, Kind] = traps.kinds({**MACHINES, **NETWORK})
-KINDS: Mapping[str, Kind] = {**MACHINES, **NETWORK, **PEOPLE, **TRAPS}
-SHARES = ((35, MACHINES), (30, NETWORK), (20, PEOPLE), (15, TRAPS))  # of a random script, in per cent
+SYNCHRONOUS: Mapping[str, Kind] = {f.__name__: f for f in wrong_synchronous.KINDS}
+SYNC_TRAPS: Mapping[str, Kind] = traps.kinds({**MACHINES, **NETWORK}, traps.SYNC_WORK)
+KINDS: Mapping[str, Kind] = {**MACHINES, **NETWORK, **PEOPLE, **TRAPS, **SYNCHRONOUS, **SYNC_TRAPS}
+Shares = tuple[tuple[int, Mapping[str, Kind]], ...]
+SHARES: Shares = ((35, MACHINES), (30, NETWORK), (20, PEOPLE), (15, TRAPS))  # of a random script, in per cent
+SYNC_SHARES: Shares = (*SHARES, (20, SYNCHRONOUS), (10, SYNC_TRAPS))  # where commits wait for standbys
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -81,15 +85,17 @@ def check_hosts(script: Script, names: Collection[str]) -> None:
             raise ScriptError(f"there is no host {fault.host}; there are {', '.join((*names, LEADER))}")
 
 
-def random_script(rng: random.Random, hosts: list[str], seconds: float, without: frozenset[str] = frozenset()) -> Script:
+def random_script(
+    rng: random.Random, hosts: list[str], seconds: float, without: frozenset[str] = frozenset(), shares: Shares = SHARES
+) -> Script:
     """Faults come in bursts: the second one while the first is being dealt with is what finds bugs. Some runs are quiet, some wild.
 
     `without`: kinds that are left out, traps of them included.
     """
     script, at, pace = [], 1.0, rng.choice((0.5, 1.0, 1.0, 2.0))
-    shares, groups = [share for share, _ in SHARES], [sorted(group) for _, group in SHARES]
+    weights, groups = [share for share, _ in shares], [sorted(group) for _, group in shares]
     while at < seconds:
-        kind = rng.choice(rng.choices(groups, shares)[0])
+        kind = rng.choice(rng.choices(groups, weights)[0])
         host = LEADER if rng.random() < 0.6 else rng.choice(hosts)
         fault = Fault(at, kind, host, rng.uniform(0.1, 20.0))
         if not any(kind.startswith(name) for name in without):

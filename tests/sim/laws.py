@@ -120,10 +120,13 @@ class Laws:
             if before is not None:
                 self._what_is_lost(now.value, before)
                 self._the_best_one_won(now.value, before)
-                self.lookout.won(now.value, before)
+                self._nobody_was_overlooked(now.value, before)
                 self._the_named_one_won(now.value, before)
                 self._who_may_lead(now.value, before)
             self.world.doing(now.value, "win")
+
+    def _nobody_was_overlooked(self, winner: str, before: Cluster) -> None:
+        self.lookout.won(winner, before)
 
     def _key_was_taken(self, winner: str, before: Cluster) -> None:
         """Asynchronous, a leadership ends with its lease or its resignation, never otherwise."""
@@ -250,8 +253,16 @@ class Laws:
         if (leader is None or leader.name != instance.host) and not self.excuse(instance.host):
             self.break_("promoted without leadership", f"{instance.host}, while {leader.name if leader else 'nobody'} leads")
         self._a_lease_lives(instance, "promoted")
-        if self.world.hosts[instance.host].policy.paused and self.cluster().failover is None:
+        if self.world.hosts[instance.host].policy.paused and self.cluster().failover is None and not self._begun_before_the_pause(instance):
             self.break_("promoted while paused", instance.host)
+
+    def _begun_before_the_pause(self, instance: Instance) -> bool:
+        """A promotion begins at once."""
+        return False
+
+    def unsettled(self) -> str:
+        """What the cluster is still on its way to, besides one primary and its standbys; "" when it has arrived."""
+        return ""
 
     def starting(self, instance: Instance, *, primary: bool) -> None:
         """No primary starts while another leads, and nothing starts by itself while paused."""

@@ -6,6 +6,8 @@ nobody acknowledges a row that who may lead does not hold. Beyond the promise ar
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -20,17 +22,31 @@ from tests.sim.syncrep import parse
 if TYPE_CHECKING:
     from tests.sim.clients import Acknowledged
 
+FLOWS_S = 2.0  # a cluster in which nothing is wrong acknowledges something at least so often
 LATELY = 100  # acknowledged rows that each change of the voters is judged by
 
 
+@dataclass
 class SyncLaws(Laws):
+    paused_at: float = math.inf  # when the pause in office began
+    last: Acknowledged | None = None  # the last acknowledged row
+
     # ---- what may be, other than in asynchronous mode
+
+    def _begun_before_the_pause(self, instance: Instance) -> bool:
+        """The names come into force before the promotion, which may take a while: it is the last half of an election that was won."""
+        host = self.world.hosts[instance.host]
+        job = host.core.jobs.job if host.core is not None else None
+        return job is not None and (job.started_at - host.offset) / host.rate < self.paused_at
 
     def _key_was_taken(self, winner: str, before: Cluster) -> None:
         """By who holds the pledges of q + 1 voters."""
         pledged = {p.name for p in before.pledges} & (before.sync.voters if before.sync else frozenset())
         if before.sync is None or winner not in before.sync.voters or len(pledged) <= before.sync.quorum:
             self.break_("the key was taken without the voters", f"by {winner}, pledged {sorted(pledged)}, {before.sync}")
+
+    def _nobody_was_overlooked(self, winner: str, before: Cluster) -> None:
+        """q + 1 voters are enough, whoever else is about."""
 
     def _the_best_one_won(self, winner: str, before: Cluster) -> None:
         """Any of those who hold every acknowledged commit may win: `_what_is_lost` says whether it did."""
@@ -56,30 +72,72 @@ class SyncLaws(Laws):
         up = [i for i in self.world.instances.values() if i.host in sync.voters and i.role is Role.STANDBY and i.state is State.RUNNING]
         return sum(not self.excuse(i.host) and self.cluster().member(i.host) is not None for i in up) > sync.quorum
 
+    def unsettled(self) -> str:
+        """All who may be voters are, as many as the mode wants, and the names agree; commits go on, unless a strict mode has nobody."""
+        c, mode = self.cluster(), self._mode()
+        holder, sync = self.world.instances.get(c.leader.name if c.leader else ""), c.sync
+        if c.config is None or holder is None or sync is None or sync.leader != holder.host:
+            return f"{sync} without its holder"
+        able = {name for name, host in self.world.hosts.items() if name != holder.host and not host.tags.get("nosync")}
+        count = c.config.get("synchronous_node_count", 1)
+        assert isinstance(count, int)
+        wanted = len(able) if mode == "quorum" and len(able) > count and not any(barred(self.world.hosts[n].tags) for n in able) else 0
+        number = 0 if mode == "off" else min(count, len(able))
+        names = holder.syncrep.names
+        members, needed = (set(names.members), names.number) if names is not None else (set[str](), 0)
+        if mode != "off" and able and (members != sync.voters or needed != number or sync.quorum != len(sync.voters) - number):
+            return f"{mode} {count}: {sync}, and {needed} of {sorted(members)} are named"
+        if not sync.voters <= able or len(sync.voters) < max(wanted, number) or (mode == "off" and sync.voters):
+            return f"{mode} {count}: {sync}, of {sorted(able)}"
+        blocked = mode != "off" and not able and c.config.get("synchronous_mode_strict")
+        last = self.world.clients.acknowledged[-1:]
+        return "" if blocked or (last and self.world.loop.now - last[0].at < FLOWS_S) else "no commit is acknowledged"
+
     # ---- the promise
 
+    def _mode(self) -> object:
+        config = self.cluster().config
+        return config.get("synchronous_mode", "off") if config else self.world.settings["synchronous_mode"]
+
     def _what_is_lost(self, winner: str, before: Cluster) -> None:
+        """Nothing, but where an operator accepts it, and in mode off, whose takeovers compare nothing but the published position."""
         disk = self.world.instances[winner].disk
         missing = [a for a in self.world.clients.acknowledged if a.ident not in self.forgiven and not disk.holds(a.ident)]
         if not missing:
             return
-        if before.failover is not None and before.failover.accept_loss and before.failover.candidate == winner:
+        accepted = before.failover is not None and before.failover.accept_loss and before.failover.candidate == winner
+        if accepted or (before.config is not None and before.config.get("synchronous_mode") == "off"):
             self.forgiven |= {a.ident for a in missing}
             return
         self.break_("the winner lacks acknowledged rows", f"{winner} lacks {len(missing)}, the first is row {missing[0].number}")
 
     def acknowledged(self, done: Acknowledged) -> None:
         """Whoever may lead now, or may be elected, holds it."""
-        sync = self.cluster().sync
-        if sync is None or sync.leader is None:
+        c = self.cluster()
+        sync, asynchronous = c.sync, "off" in (self._mode(), self.world.hosts[done.host].policy.synchronous_mode)
+        if asynchronous and not (c.leader and c.leader.name == done.host):
+            self.forgiven.add(done.ident)  # the mode promises no more
+        if done.ident in self.forgiven or sync is None or sync.leader is None:
             return
+        disk = self.world.instances[done.host].disk
+        if self.last is not None and self.last.ident not in self.forgiven and not disk.holds(self.last.ident):
+            self.break_(
+                "acknowledged by who lacks what was acknowledged before", f"{done.host} lacks row {self.last.number} of {self.last.host}"
+            )
+        self.last = done
         if done.host != sync.leader and not self.world.instances[sync.leader].disk.holds(done.ident):
             self.break_("acknowledged what the leader lacks", f"{done.host}, row {done.number}; {sync.leader} may lead")
         self._every_electing_set_holds([done], "when it was acknowledged")
 
     def wrote(self, key: str, now: KeyValue | None) -> None:
         super().wrote(key, now)
+        if key == records.CONFIG:
+            config = self.cluster().config
+            paused = bool(config and config.get("pause"))
+            self.paused_at = (self.paused_at if self.paused_at < math.inf else self.world.loop.now) if paused else math.inf
         if key == records.SYNC:
+            if (sync := self.cluster().sync) is not None and sync.leader is not None:
+                self.world.doing(sync.leader, "sync")
             self._the_rule_of_5("sync was written")
             self._every_electing_set_holds(self.world.clients.acknowledged[-LATELY:], "after sync was written")
 

@@ -201,6 +201,7 @@ class SimPostgres:
     async def synchronize(self, names: str) -> None:
         """The model's processes take a reload one after another: backends first, then the senders and the checkpointer."""
         i = self._i
+        i.world.doing(i.host, "synchronize")
         _checked(names)
         self._reachable()
         self._confirmed = None

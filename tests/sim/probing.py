@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from rivha.api import health
+from tests.sim.network import AGENT
 
 if TYPE_CHECKING:
     from tests.sim.host import Host
@@ -20,11 +21,11 @@ async def ask(asker: Host, api_url: str, budget_s: float) -> bool:
     answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     def replied(lives: bool) -> None:
-        if not answer.done() and network.talk(asker.name, peer.name) and not network.lost():
+        if not answer.done() and network.reaches(asker.name, peer.name, AGENT) and not network.lost():
             answer.set_result(lives)
 
     def arrived() -> None:
-        if peer.on and not peer.frozen_agent and network.talk(asker.name, peer.name) and not network.lost():
+        if peer.on and not peer.frozen_agent and network.reaches(asker.name, peer.name, AGENT) and not network.lost():
             world.later(network.delay_s(), replied, says_that_it_lives(peer))
 
     world.later(network.delay_s(), arrived)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rivha.model import Lsn, Role, State
 from tests.sim.disk import agree
+from tests.sim.network import POSTGRES
 from tests.sim.syncrep import Sender, parse
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Receiver:
 
     def _reaches(self, upstream: Instance) -> bool:
         world = self.i.world
-        return world.hosts[upstream.host].on and world.network.talk(self.i.host, upstream.host) and not upstream.trouble.hung
+        return world.hosts[upstream.host].on and world.network.reaches(self.i.host, upstream.host, POSTGRES) and not upstream.trouble.hung
 
     def drop(self, *, quietly: bool = False) -> None:
         """The receiver ends. The upstream hears of it, unless the power went or the network is cut: then it waits for its timeout."""
@@ -161,7 +162,9 @@ class Receiver:
             wal, flushed, replayed = i.disk.wal, i.disk.flushed, i.disk.replayed
             ends = (wal[flushed - 1].end if flushed else 0, wal[replayed - 1].end if replayed else 0)
             now = i.world.loop.now
-            i.world.later(i.world.network.delay_s(), self._reported, self.upstream, self._process, self.connection, *ends, now)
+            i.world.later(
+                i.world.network.delay_s() + i.trouble.report_s, self._reported, self.upstream, self._process, self.connection, *ends, now
+            )
 
     def _reported(self, host: str, process: int, connection: int, flush: Lsn, replay: Lsn, sent_at: float) -> None:
         """Arrives even if the receiver has ended meanwhile."""

@@ -41,6 +41,7 @@ class Trouble:
     files_s: float = 0.0  # for the agent to write a configuration file
     rewind_s: float = 0.5
     flush_s: float = 0.0  # of what a standby has received
+    report_s: float = 0.0  # until what a standby tells its upstream arrives
     replay_s: float = 0.0  # for one entry: more than 0 makes a backlog
     reload_s: float = 0.01  # until fresh backends have a changed setting; the running processes take as long again
     late_takers: dict[str, float] = field(

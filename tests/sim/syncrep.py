@@ -96,7 +96,7 @@ class SyncRep:
     def heard(self, host: str, connection: int, flush: Lsn, replay: Lsn, sent_at: float = 0.0) -> None:
         sender = self.senders.get(host)
         if sender is not None and sender.connection == connection and sender.heard_at >= self.time() - SENDER_TIMEOUT_S:
-            sender.replied = sent_at
+            sender.replied = max(sender.replied, sent_at)
             sender.heard_at, sender.flush, sender.replay = self.time(), max(sender.flush, flush), max(sender.replay, replay)
             self._release(host)
 

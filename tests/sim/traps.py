@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 DEEDS = ("agent_killed", "agent_frozen", "suspended", "power_off", "postmaster_killed", "cut_from_all", "cut_from_etcd", "cut_one_way")
 WORK = ("renew", "pledge", "win", "promote", "start", "stop", "resign", "clone", "rewind", "set_aside")
+SYNC_WORK = ("sync", "synchronize")  # who may elect is written, or the names that commits wait for come into force; synchronous only
 SOURCE = ("power_off", "postmaster_killed", "cut_from_all")
 SPREAD_S = {"renew": 0.003, "resign": 0.003, "win": 0.02}  # while the answer is on its way; between the answer and what it leads to
 LASTS_S = (4.0, 24.0)  # of what a trap does, where it lasts
@@ -30,9 +31,11 @@ class Trap:
     on_leader: bool
 
 
-def kinds(deeds: Mapping[str, Callable[[World, Host, float], None]]) -> dict[str, Callable[[World, Host, float], None]]:
-    made = {f"{deed}_in_{work}": _setter(work, deeds[deed], on_leader=False) for deed in DEEDS for work in WORK}
-    for work in ("clone", "rewind"):
+def kinds(
+    deeds: Mapping[str, Callable[[World, Host, float], None]], works: tuple[str, ...] = WORK
+) -> dict[str, Callable[[World, Host, float], None]]:
+    made = {f"{deed}_in_{work}": _setter(work, deeds[deed], on_leader=False) for deed in DEEDS for work in works}
+    for work in (work for work in ("clone", "rewind") if work in works):
         made |= {f"source_{deed}_in_{work}": _setter(work, deeds[deed], on_leader=True) for deed in SOURCE}
     return made
 

@@ -32,6 +32,8 @@ def judge(laws: Laws) -> None:
     if c.pledges or c.failover or c.complaints:
         laws.break_("liveness: no pledge and no request is left over", f"{c.pledges} {c.failover} {c.complaints}")
     _nothing_more_is_lost(laws, {entry.ident for entry in primary.disk.wal})
+    if unsettled := laws.unsettled():
+        laws.break_("liveness: the voters are as the configuration says, and commits are acknowledged", unsettled)
     _histories_agree(laws, primary, c)
     _settings_are_in_force(laws, c)
 

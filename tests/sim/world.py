@@ -52,7 +52,8 @@ class World:
         self.clients = Clients(self)
         self.laws: Laws = SyncLaws(self) if self.shape.synchronous else Laws(self)
         # From a generator of its own: the same faults given as a script, or some of them, then meet the same world (shrink.py).
-        own = faults.random_script(random.Random(f"faults of {seed}"), list(self.hosts), chaos_s, self.shape.beyond)
+        shares = faults.SYNC_SHARES if self.shape.synchronous else faults.SHARES
+        own = faults.random_script(random.Random(f"faults of {seed}"), list(self.hosts), chaos_s, self.shape.beyond, shares)
         self.script = own if script is None else script
         self.whole_at = 0.0  # when the cluster first was, and faults began
         self.lasts_s = 0.0  # a story's length: so long after it began, at the earliest, all is healed
@@ -142,7 +143,11 @@ class World:
         if any(h.core is not None and h.core.desk.wishes for h in self.hosts.values()):
             return False
         others = [i for i in self.instances.values() if i is not leader]
-        return leader.host in self.clients.routed and all(i.role is Role.STANDBY and i.receiving == leader.host for i in others)
+        return (
+            not self.laws.unsettled()
+            and leader.host in self.clients.routed
+            and all(i.role is Role.STANDBY and i.receiving == leader.host for i in others)
+        )
 
     def later(self, seconds: float, callback: Callable[..., None], *args: object) -> asyncio.TimerHandle:
         """The world's own doing: it happens although the agent that set it off freezes or dies."""

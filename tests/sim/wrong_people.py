@@ -78,11 +78,11 @@ def tags_edited(world: World, host: Host, seconds: float) -> None:
     """nofailover, and back: a file that is read again on SIGHUP."""
     base = host.core.tick.base if host.core is not None else None
     if base is not None:
-        _retag(host, {"nofailover": True})
-        world.later(seconds, lambda: _retag(host, base.tags))
+        retag(host, {"nofailover": True})
+        world.later(seconds, lambda: retag(host, base.tags))
 
 
-def _retag(host: Host, tags: object) -> None:
+def retag(host: Host, tags: object) -> None:
     if host.core is not None:
         host.core.tick.base = replace(host.core.tick.base, tags=tags)  # type: ignore[arg-type]
 
@@ -165,7 +165,7 @@ def _take_the_decision(world: World, *, lost: bool) -> None:
     asked = c.failover.candidate if c.failover is not None and c.failover.leader is None else None
     if usable and (asked or lost or not any(world.laws.may_lead_by_itself(i) for i in usable)):
         best = max(usable, key=lambda i: (i.host == asked, i.disk.timeline, i.disk.end))
-        _retag(world.hosts[best.host], {})
+        retag(world.hosts[best.host], {})
         if best.host != asked:  # nobody, or one that has lost its data since
             world.store.commit(writes.file_failover(c, None, best.host, None))
 

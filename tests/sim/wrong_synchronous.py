@@ -1,0 +1,193 @@
+"""Faults that matter where commits wait for standbys: single processes, single connections, modes changed at run time.
+
+Only scripts of synchronous seeds draw from these (faults.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rivha.dcs import records, writes
+from tests.sim import wrong_people
+from tests.sim.network import AGENT, ETCD, POSTGRES
+from tests.sim.server import CHECKPOINTER
+
+if TYPE_CHECKING:
+    from tests.sim.host import Host
+    from tests.sim.world import World
+
+MODES = (
+    {"synchronous_mode": "off"},
+    {"synchronous_mode": "quorum"},
+    {"synchronous_mode": "on"},
+    {"synchronous_mode": "on", "synchronous_node_count": 2},
+    {"synchronous_mode": "quorum", "synchronous_node_count": 2},
+    {"synchronous_mode_strict": True},
+    {"synchronous_mode_strict": False},
+    {"degrade_after": 1},
+)
+
+
+def _leader(world: World) -> str:
+    return world.store.value(records.LEADER) or sorted(world.hosts)[0]
+
+
+def _other(world: World, name: str, number: float) -> str:
+    others = [other for other in sorted(world.hosts) if other != name]
+    return others[int(number * 31) % len(others)]
+
+
+# ---- Postgres
+
+
+def slow_reload(world: World, host: Host, number: float) -> None:
+    """One process of the leader's takes a reload late: the checkpointer, or the sender to one standby. Up to 15 s: beyond all patience."""
+    leader = world.hosts[_leader(world)]
+    processes = [CHECKPOINTER, *(name for name in sorted(world.hosts) if name != leader.name)]
+    taker, takers = processes[int(number * 31) % len(processes)], leader.instance.trouble.late_takers
+    takers[taker] = 0.75 * number
+    world.later(3 * number, lambda: takers.pop(taker, None))
+
+
+def one_flushes_slowly(world: World, host: Host, number: float) -> None:
+    """One standby's disk: received, and for up to five seconds not safe there."""
+    name = host.name if host.name != _leader(world) else _other(world, host.name, number)
+    trouble = world.instances[name].trouble
+    trouble.flush_s = number / 4.0
+    world.later(2 * number, lambda: setattr(trouble, "flush_s", 0.0))
+
+
+def one_reports_late(world: World, host: Host, number: float) -> None:
+    """What it has flushed is told late, though it lives and streams: up to six seconds, longer than the sender waits."""
+    name = host.name if host.name != _leader(world) else _other(world, host.name, number)
+    trouble = world.instances[name].trouble
+    trouble.report_s = number * 0.3
+    world.later(2 * number, lambda: setattr(trouble, "report_s", 0.0))
+
+
+def waits_cancelled(world: World, host: Host, seconds: float) -> None:
+    """A statement timeout, again and again: commits stand, seen by all, and nobody was told that they are safe (HAZARDS H 1)."""
+    until = world.loop.now + seconds
+
+    def again() -> None:
+        for instance in world.instances.values():
+            for entry, _ in list(instance.syncrep.waiting.values()):
+                instance.syncrep.cancel(entry)
+        if world.loop.now < until and not world.healed:
+            world.later(0.3, again)
+
+    again()
+
+
+# ---- the network
+
+
+def _for_a_while(world: World, pairs: set[tuple[str, str]], seconds: float) -> None:
+    world.network.cuts |= pairs
+    world.later(seconds, lambda: world.network.cuts.difference_update(pairs))
+
+
+def one_cut_from_leader(world: World, host: Host, seconds: float) -> None:
+    """Everything else is well: a voter that neither streams nor hears the leader's agent."""
+    leader = _leader(world)
+    other = host.name if host.name != leader else _other(world, leader, seconds)
+    _for_a_while(world, {(leader, other), (other, leader)}, seconds)
+
+
+def one_way_between(world: World, host: Host, seconds: float) -> None:
+    """Packets pass one way only between two hosts."""
+    other = _other(world, host.name, seconds)
+    _for_a_while(world, {(host.name, other) if seconds < 10.0 else (other, host.name)}, seconds)
+
+
+def agents_unheard(world: World, host: Host, seconds: float) -> None:
+    """A firewall between agents: nobody's probes are answered, and that alone must not convict anybody."""
+    _for_a_while(world, {(a, f"{b}{AGENT}") for a in world.hosts for b in world.hosts}, seconds)
+
+
+def leaders_agent_unheard(world: World, host: Host, seconds: float) -> None:
+    """The same for the leader's only, which is cut off from etcd too: it lives, streams, and both witnesses speak against it."""
+    leader = _leader(world)
+    pairs = {(name, f"{leader}{AGENT}") for name in world.hosts}
+    _for_a_while(world, pairs | {(leader, ETCD), (ETCD, leader)}, seconds)
+
+
+def leaders_postgres_unheard(world: World, host: Host, seconds: float) -> None:
+    """A firewall before the leader's Postgres: agents talk, nothing streams."""
+    leader = _leader(world)
+    _for_a_while(world, {(name, f"{leader}{POSTGRES}") for name in world.hosts}, seconds)
+
+
+def _late(world: World, key: str, seconds: float) -> None:
+    world.network.late_keys.add(key)
+    world.later(seconds, lambda: world.network.late_keys.discard(key))
+
+
+def sync_lands_late(world: World, _: Host, seconds: float) -> None:
+    """Most writes of `sync` are carried out after their sender has given up."""
+    _late(world, records.SYNC, seconds)
+
+
+def pledges_land_late(world: World, _: Host, seconds: float) -> None:
+    """A pledge, or its withdrawal, is carried out after its writer went on to something else."""
+    _late(world, records.PLEDGES, seconds)
+
+
+def standbys_restart_without_etcd(world: World, host: Host, number: float) -> None:
+    """etcd is gone for most of a minute, and the standbys' machines start anew meanwhile, one after another."""
+    world.store.up = False
+    lasts_s = 25.0 + number
+
+    def up() -> None:
+        world.store.up = True
+        world.store.change_leader()
+
+    world.later(lasts_s, up)
+    leader = _leader(world)
+    for n, name in enumerate(name for name in sorted(world.hosts) if name != leader):
+        standby, off_s = world.hosts[name], 1.0 + number / 4.0
+        world.later(3.0 + 8.0 * n, lambda standby=standby: standby.power_off())
+        world.later(3.0 + 8.0 * n + off_s, lambda standby=standby: standby.power_on())
+
+
+# ---- people
+
+
+def mode_edited(world: World, _: Host, number: float) -> None:
+    """While all goes on."""
+    wrong_people.edit_config(world, **MODES[int(number * 31) % len(MODES)])
+
+
+def nosync_for_a_while(world: World, host: Host, seconds: float) -> None:
+    """A tag that takes a standby out of the voters, and back."""
+    base = host.core.tick.base if host.core is not None else None
+    if base is not None:
+        wrong_people.retag(host, {**base.tags, "nosync": True})
+        world.later(seconds, lambda: wrong_people.retag(host, base.tags))
+
+
+def failover_with_loss(world: World, host: Host, _: float) -> None:
+    """An operator gives up on whoever holds the commits. It counts once nobody leads."""
+    c = world.laws.cluster()
+    if not c.failover_revision and not (c.leader and c.leader.name == host.name):
+        world.store.commit(writes.file_failover(c, None, host.name, None, accept_loss=True))
+
+
+KINDS: tuple[Callable[[World, Host, float], None], ...] = (
+    slow_reload,
+    one_flushes_slowly,
+    one_reports_late,
+    waits_cancelled,
+    one_cut_from_leader,
+    one_way_between,
+    agents_unheard,
+    leaders_agent_unheard,
+    leaders_postgres_unheard,
+    sync_lands_late,
+    pledges_land_late,
+    standbys_restart_without_etcd,
+    mode_edited,
+    nosync_for_a_while,
+    failover_with_loss,
+)
