@@ -32,7 +32,10 @@ SETTINGS = {
     "idle_session_timeout": "0",
 }
 VERB_S = 10.0  # one statement of a verb
-WARMS_UP = "SELECT count(*) FROM pg_stat_activity LEFT JOIN pg_stat_wal_receiver USING (pid) LEFT JOIN pg_settings ON name = 'port'"
+WARMS_UP = """
+SELECT count(*) FROM pg_stat_activity LEFT JOIN pg_stat_wal_receiver USING (pid) LEFT JOIN pg_stat_replication USING (pid)
+LEFT JOIN pg_settings ON name = 'port'
+"""
 STARTING_UP = "57P03"  # cannot_connect_now: starting up, shutting down, in recovery mode
 
 

@@ -28,6 +28,7 @@ RECEIVER_S = 0.1  # how long the startup process may take to stop the receiver b
 PROMOTE_QUERY_S = 5.0
 HOURS_S = 6 * 3600.0  # work that is as long as the data is large; the agent cancels it earlier when it must
 
+STARTUP = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup' AND pg_is_in_recovery()"
 RECEIVER = "SELECT count(*) FROM pg_stat_wal_receiver"
 SOURCE = "SELECT pid, conninfo FROM pg_stat_wal_receiver"
 END = """
@@ -152,12 +153,13 @@ async def freeze(parts: Parts, known_timeline: Callable[[int], int | None]) -> W
     file = await alive(parts)
     await asyncio.to_thread(parts.conf.read_back)
     async with parts.link.session(file) as connection:
-        if not await connection.fetchval("SELECT pg_is_in_recovery()"):
+        startup = await connection.fetchval(STARTUP)
+        if startup is None:
             raise CommandFailed("a primary cannot be frozen")
         parts.conf.steer(parts.conf.upstream, frozen=True)
         await put_in_force(parts, connection, standby=True)
         await _receiver_gone(parts, connection)
-        end, _ = await end_of_wal(parts, connection, HOURS_S)
+        end, _ = await end_of_wal(parts, connection, HOURS_S, startup)
         while await connection.fetchval(RECEIVER):  # one that was being started with the old setting when the new one came
             await _receiver_gone(parts, connection)
             end, _ = await end_of_wal(parts, connection, HOURS_S)
@@ -181,7 +183,7 @@ def _still_on(parts: Parts, timeline: int, end: Lsn) -> bool:
     return bool(lines) and end > max(line.lsn for line in lines)
 
 
-async def end_of_wal(parts: Parts, connection: asyncpg.Connection, within_s: float) -> tuple[Lsn, Lsn]:
+async def end_of_wal(parts: Parts, connection: asyncpg.Connection, within_s: float, startup: int | None = None) -> tuple[Lsn, Lsn]:
     """Where the WAL on this disk ends, and where its last whole record does (HAZARDS H 10). Raises CommandFailed when it is not known.
 
     Known when the startup process waits for more, was waked, has read what there is, and waits again. This also proves that it has taken
@@ -189,7 +191,7 @@ async def end_of_wal(parts: Parts, connection: asyncpg.Connection, within_s: flo
     for a receiver starts only after the WAL on disk has been read through.
     """
     found = whole = 0
-    rounds = Rounds(parts.settings.data_dir)
+    rounds = Rounds(parts.settings.data_dir, known={startup} if startup is not None else set())
 
     async def known() -> bool:
         nonlocal found, whole

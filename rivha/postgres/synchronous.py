@@ -20,7 +20,7 @@ from rivha.errors import CommandFailed
 from rivha.postgres import running
 from rivha.postgres.conf import NAMES
 from rivha.postgres.parts import Parts
-from rivha.postgres.process import POLL_S, pauses
+from rivha.postgres.process import POLL_S, PidFile, pauses
 from rivha.postgres.rounds import Rounds
 
 IN_FORCE = f"""
@@ -152,28 +152,38 @@ async def synchronize(parts: Parts, names: str, *, waiting: bool) -> bool:
     """
     wanted = checked(names)
     file = await running.alive(parts)
-    standby = (await asyncio.to_thread(parts.data.look)).standby
-    await asyncio.to_thread(parts.conf.read_back)
-    parts.conf.name(names)
-    await asyncio.to_thread(parts.conf.write, standby=standby)
-    await asyncio.to_thread(parts.conf.sanitise)
+    await asyncio.to_thread(_write, parts, names)
     await running.reload(parts)
     missing = ["the postmaster"]
     try:
         async with asyncio.timeout(running.IN_FORCE_S):
-            while True:
-                async with parts.link.session(file, fresh=True) as connection:
-                    row = await connection.fetchrow(IN_FORCE)
-                    assert row is not None
-                    if row["names"] == names:
-                        evidence = Evidence(wanted, row["version"], Rounds(parts.settings.data_dir), missing)
-                        return await _everywhere(connection, evidence, standby=row["standby"], crossing=not (waiting and wanted))
-                await asyncio.sleep(POLL_S)
+            row = await _shown_by_a_new_backend(parts, file, names)
+            evidence = Evidence(wanted, row["version"], Rounds(parts.settings.data_dir), missing)
+            async with parts.link.session(file) as connection:
+                return await _everywhere(connection, evidence, standby=row["standby"], crossing=not (waiting and wanted))
     except TimeoutError:
         async with parts.link.session(file) as connection:
             said = await running.mistakes_in_files(connection)
         text = f"{NAMES} = '{names}' is not in force {running.IN_FORCE_S:g} s after a reload: not taken by {', '.join(missing)}"
         raise CommandFailed(text, said) from None
+
+
+def _write(parts: Parts, names: str) -> None:
+    parts.conf.read_back()
+    parts.conf.name(names)
+    parts.conf.write(standby=parts.data.look().standby)
+    parts.conf.sanitise()
+
+
+async def _shown_by_a_new_backend(parts: Parts, file: PidFile, names: str) -> asyncpg.Record:
+    """It has its settings from the postmaster, which tells all its children of a reload before it makes another one."""
+    while True:
+        async with parts.link.session(file, fresh=True) as connection:
+            row = await connection.fetchrow(IN_FORCE)
+            assert row is not None
+            if row["names"] == names:
+                return row
+        await asyncio.sleep(POLL_S)
 
 
 async def _everywhere(connection: asyncpg.Connection, evidence: Evidence, *, standby: bool, crossing: bool) -> bool:
