@@ -23,6 +23,9 @@ log = structlog.get_logger(__name__)
 
 LONGEST_S = 7 * 24 * 3600.0  # as long as the data is large; the agent cancels it when its source is gone
 REPORT_EVERY_S = 5.0
+# pg_basebackup streams WAL too, and reports what it has flushed: under the member's own name it would acknowledge commits, and look like a
+# standby that streams, while all that it holds may yet be thrown away.
+ANOTHER_NAME = "clone:"
 BLOCKED = (
     *("pgdata", "format", "wal-method", "slot", "create-slot", "no-slot"),
     *("dbname", "host", "port", "username", "no-password", "password"),
@@ -69,6 +72,11 @@ def _finish(parts: Parts) -> None:
     parts.data.unmark()
 
 
+def _target(parts: Parts, source: Upstream, passfile: str) -> str:
+    settings = parts.settings
+    return conninfo.to_upstream(settings, source, settings.replication, passfile, application_name=ANOTHER_NAME + settings.name)
+
+
 # ---- pg_basebackup
 
 
@@ -86,7 +94,7 @@ async def _basebackup(parts: Parts, source: Upstream, passfile: str, section: ob
 
 async def _one_basebackup(parts: Parts, source: Upstream, passfile: str, options: list[str]) -> None:
     staging = await asyncio.to_thread(parts.data.prepare_staging)
-    target = conninfo.to_upstream(parts.settings, source, parts.settings.replication, passfile)
+    target = _target(parts, source, passfile)
     progress = Progress(parts, source)
     arguments = ["-D", staging, "--dbname", target, "--wal-method=stream", "--progress", "--no-password", *options]
     try:
@@ -136,7 +144,7 @@ async def _custom(parts: Parts, source: Upstream, passfile: str, method: str, se
     if not isinstance(section, Mapping) or not section.get("command"):
         raise CommandFailed(f"postgresql.{method} has no command")
     settings = parts.settings
-    target = conninfo.to_upstream(settings, source, settings.replication, passfile)
+    target = _target(parts, source, passfile)
     arguments = shlex.split(str(section["command"]))
     if not section.get("no_params"):
         known = {"scope": settings.scope, "datadir": settings.data_dir, "role": "replica", "connstring": target}

@@ -15,7 +15,7 @@ from rivha.model import Role
 from rivha.postgres import conf
 from rivha.postgres.command import clean_environment, run
 from rivha.postgres.synchronous import Names, parse
-from tests.postgres.nodes import DYNAMIC, Node, Nodes, caught_up, commit, eventually, has
+from tests.postgres.nodes import DYNAMIC, Node, Nodes, caught_up, commit, eventually, has, slots
 from tests.postgres.versions import newest, nodes
 
 __all__ = ["newest", "nodes"]
@@ -217,6 +217,30 @@ async def test_names_come_into_force_while_clients_write_as_fast_as_they_can(nod
     enough.set()
     await asyncio.gather(*writers)
     await caught_up(c, a)
+
+
+@pytest.mark.real
+async def test_who_is_being_cloned_acknowledges_nothing(nodes: Nodes):
+    a = await nodes.primary()
+    await a.server.synchronize(NAMES_B)
+    b = nodes.node("b", replica_methods={"basebackup": ["max-rate=8M"]})
+    await b.server.configure(DYNAMIC, reload=False)
+    await slots(a, "b")
+    cloning = asyncio.create_task(b.server.clone(a.upstream))
+
+    async def streams_wal() -> bool:
+        rows = {(r.application_name, r.state) for r in (await a.status()).replication}
+        assert "b" not in {name for name, _ in rows}
+        return ("clone:b", "streaming") in rows
+
+    await eventually(streams_wal)
+    session = await a.session()
+    waiting = asyncio.create_task(session.commit("not_before_b_streams"))
+    await eventually(session.waits)
+    await cloning
+    assert not waiting.done()
+    await b.server.start(primary=False, upstream=a.upstream)
+    assert await waiting == "acknowledged"
 
 
 # ---- who is no primary
