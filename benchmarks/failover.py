@@ -1,151 +1,253 @@
-"""How long clients cannot write: `./scripts/bench failover [--rounds 5] [--faults host,switchover]`.
+"""How long clients cannot write: `./scripts/bench failover [--rounds 5] [--only postmaster,host] [--without-patroni] [--page docs]`.
 
-Three nodes, one etcd, one HAProxy on loopback; asynchronous, ttl 10, loop_wait 1. A client writes one row per transaction through HAProxy
-and reconnects after 20 ms (tests/lab/writer.py). A fault's outage is the longest time between two acknowledged writes around it.
+Three databases, three etcds, HAProxy and a client, each in a network namespace of its own (tests/faults): Rivha with its defaults, then the
+newest Patroni from PyPI, in one run, with the same Postgres, the same HAProxy file and the same faults. One client writes one row per
+transaction through HAProxy, reconnecting after 20 ms; a fault's outage is the longest time between two acknowledged writes around it.
+`--page docs` writes the tables of docs/failover.md and its plot, too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
+from benchmarks import failover_page, patroni
 from benchmarks.report import Figure, Machine, parser, prepare, say, show
-from tests.lab.cluster import PATIENCE_S, Lab
-from tests.lab.node import Node, now
-from tests.lab.writer import Account, Writer
+from tests.faults import world
+from tests.faults.ledger import ACKNOWLEDGED, REFUSED, UNKNOWN
+from tests.faults.site import MEASURED, Database, Site
+from tests.faults.trial import begin, judge
+from tests.lab.binaries import NotFoundError
+from tests.lab.cluster import GaveUpError
+from tests.lab.node import Wishes, now
 
-CALM_S = 3.0  # a healthy cluster before each fault: standbys have caught up and the agents' ticks are spread as they happen to be
-AFTER_S = 5.0  # errors later than this after an agent's restart are not its doing
+CALM_S = 5.0  # agents' ticks are spread as they happen to be
+BEFORE_S, AFTER_S, SLICE_S = 2.0, 45.0, 0.1  # of the plot, around the fault
+HELD_S = 30.0  # cut off from etcd only: as long as Patroni's lease
+QUORUM_LOST_S = 45.0
+WRITES_AGAIN_S = 180.0
+SWITCHOVER_S = 120.0
+RESTARTED_S = 8.0
+CLIENT = ({"kind": "insert", "pace_s": 0.005},)
 
-
-@dataclass(slots=True)
-class Trial:
-    """One fault: when it came, and what a client saw of it."""
-
-    fault: str
-    at: float
-    outage_s: float = 0.0
-    errors: int = 0  # statements that failed, and connections that were refused, or broke
-    streaming_s: float = 0.0  # until every node streamed again; a lost host is switched on after writes go on
-    same_postmaster: bool = True
-    lost: int = 0
-
-
-@dataclass(slots=True)
-class Bench:
-    lab: Lab
-    writer: Writer
-    trials: list[Trial] = field(default_factory=list)
-
-    async def postmaster(self, old: Node, _trial: Trial) -> None:
-        old.kill_postmaster()
-
-    async def host(self, old: Node, _trial: Trial) -> None:
-        await old.kill_everything()
-
-    async def switchover(self, old: Node, _trial: Trial) -> None:
-        candidate = next(node for node in self.lab.nodes if node is not old)
-        code, text = await old.ask("POST", "/switchover", {"leader": old.name, "candidate": candidate.name}, PATIENCE_S)
-        if code != 200:
-            raise RuntimeError(f"{old.name} refuses the switchover: {code} {text}")
-
-    async def agent(self, old: Node, trial: Trial) -> None:
-        """As with systemd's Restart=on-failure and RestartSec=0 (docs/rivha.service)."""
-        before = old.postmaster()
-        await old.kill_agent()
-        old.start()
-        await asyncio.sleep(AFTER_S)
-        trial.same_postmaster = old.postmaster() == before
-
-    async def suffer(self, fault: str) -> Trial:
-        """The fault, and the way back to a whole cluster."""
-        hurt: Callable[[Node, Trial], Awaitable[None]] = getattr(self, fault)
-        await asyncio.sleep(CALM_S)
-        old = await self.lab.primary()
-        trial = Trial(fault, now())
-        complaints = len(self.writer.complaints)
-        await hurt(old, trial)
-
-        async def writes_go_on() -> bool:
-            leader = await self.lab.leader()
-            return leader is not None and leader.postmaster() is not None and self.writer.writing_since(now() - 0.5)
-
-        await self.lab.wait_for(writes_go_on, "writes go on", 2 * PATIENCE_S)
-        await self.lab.heal()
-        trial.streaming_s = now() - trial.at
-        trial.outage_s = self.writer.longest_gap(trial.at).seconds
-        trial.errors = len(self.writer.complaints) - complaints
-        self.trials.append(trial)
-        return trial
-
-    async def settle(self) -> Account:
-        """Each lost row is put down to the first fault after its acknowledgement."""
-        account = await self.lab.account(self.writer)
-        for number in account.lost:
-            at = self.writer.acknowledged[number]
-            trial = min((t for t in self.trials if t.at + t.streaming_s >= at), key=lambda t: t.at)
-            trial.lost += 1
-        return account
-
-    def of(self, fault: str, value: Callable[[Trial], float]) -> tuple[float, ...]:
-        return tuple(value(trial) for trial in self.trials if trial.fault == fault)
+Harm = Callable[[Site, Database], Awaitable[None]]
 
 
-# fault -> what people call it, and the most that its outage may last
-FAULTS = {
-    "postmaster": ("postmaster kill -9: write outage", 2.0),
-    "host": ("all of the primary's host killed: write outage", 13.0),
-    "switchover": ("switchover: write outage", 2.0),
-    "agent": ("agent kill -9, restarted: longest gap", None),
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """`target_s`: the issue's, for Rivha's median; None: no outage is the target, and every one counts."""
+
+    title: str
+    target_s: float
+    harm: Harm
+    held_s: float = 0.0  # the fault lasts so long whatever happens; 0: until writes go on
+
+
+async def kill_postmaster(_site: Site, old: Database) -> None:
+    old.kill_postmaster()
+
+
+async def power_off(_site: Site, old: Database) -> None:
+    await old.host.power_off()
+
+
+async def unplug(_site: Site, old: Database) -> None:
+    await old.host.unplug()
+
+
+async def kill_agent(_site: Site, old: Database) -> None:
+    await old.kill_agent()
+
+
+async def freeze_agent(_site: Site, old: Database) -> None:
+    old.agent.freeze()
+
+
+async def restart_agent(_site: Site, old: Database) -> None:
+    """As systemd does it with Restart= and RestartSec=0."""
+    old.service.babysit(True)
+    old.agent.signal(signal.SIGKILL)
+
+
+async def cut_from_etcd(site: Site, old: Database) -> None:
+    site.cut([old.host], site.etcds.members)
+
+
+async def lose_quorum(site: Site, _old: Database) -> None:
+    for host in site.etcds.members[:2]:
+        await host.power_off()
+
+
+async def freeze_postgres(_site: Site, old: Database) -> None:
+    old.freeze_postgres()
+
+
+async def switch_over(site: Site, old: Database) -> None:
+    candidate = next(node for node in site.nodes if node is not old)
+    code, text = await old.ask("POST", "/switchover", {"leader": old.name, "candidate": candidate.name}, SWITCHOVER_S)
+    if code != 200:
+        raise GaveUpError(f"{old.name} refuses the switchover: {code} {text}")
+
+
+HANG_S = 10.0  # Rivha's hang_timeout
+FAULTS: Mapping[str, Fault] = {
+    "postmaster": Fault("postmaster kill -9", 0.6, kill_postmaster),
+    "host": Fault("primary's host powered off", 3.0, power_off),
+    "partition": Fault("primary's host partitioned", 3.0, unplug),
+    "agent": Fault("agent killed, not restarted", 3.5, kill_agent),
+    "frozen": Fault("agent frozen", 3.5, freeze_agent),
+    "restart": Fault("agent killed, restarted at once", 0.5, restart_agent, RESTARTED_S),
+    "etcd-cut": Fault("primary cut off from etcd only", 0.5, cut_from_etcd, HELD_S),
+    "quorum": Fault("etcd without quorum for 45 s", 0.5, lose_quorum, QUORUM_LOST_S),
+    "hung": Fault("Postgres frozen", HANG_S + 2.0, freeze_postgres),
+    "switchover": Fault("switchover", 0.6, switch_over),
 }
 
 
-def figures(bench: Bench, faults: Sequence[str], account: Account) -> list[Figure]:
-    found = [Figure(FAULTS[fault][0], "s", bench.of(fault, lambda t: t.outage_s), FAULTS[fault][1]) for fault in faults]
-    if "agent" in faults:
-        found.append(Figure("agent kill -9, restarted: errors", "", bench.of("agent", lambda t: t.errors), 0, "worst"))
-        found.append(
-            Figure("agent kill -9, restarted: other postmaster", "", bench.of("agent", lambda t: not t.same_postmaster), 0, "worst")
-        )
-    if "switchover" in faults:
-        found.append(Figure("switchover: acknowledged rows lost", "", bench.of("switchover", lambda t: t.lost), 0, "worst"))
-    found += [
-        Figure(f"{fault}: until the cluster is whole again", "s", bench.of(fault, lambda t: t.streaming_s))
-        for fault in faults
-        if fault != "agent"
-    ]
-    for fault in ("postmaster", "host"):
-        if fault in faults:
-            found.append(Figure(f"{fault}: acknowledged rows lost (asynchronous)", "", bench.of(fault, lambda t: t.lost)))
-    found.append(Figure("rows refused, and there nevertheless", "", (len(account.ghosts),), 0, "worst"))
+@dataclass(slots=True)
+class Round:
+    """One fault, and what the client saw of it."""
+
+    system: str
+    fault: str
+    outage_s: float
+    whole_s: float  # until every node streamed again; what was lost is mended once writes go on
+    acknowledged: int
+    unknown: int
+    refused: int
+    lost: int
+    failed_over: bool
+    writable: int  # Postgres servers out of recovery when writes went on: more than one is a primary that nobody fenced
+    writes: list[int] = field(default_factory=list)  # acknowledged per SLICE_S, from BEFORE_S before the fault on
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """Who is measured, and with which settings."""
+
+    name: str
+    dynamic: Mapping[str, object]
+    node: type[Database]
+
+
+def systems(without_patroni: bool, mode: str) -> list[System]:
+    found = [System("Rivha", {"synchronous_mode": mode}, Database)]
+    if not without_patroni:
+        found.append(System("Patroni", {**patroni.DEFAULTS, "synchronous_mode": mode}, patroni.PatroniDatabase))
+        found.append(System("Patroni, fastest", {**patroni.FASTEST, "synchronous_mode": mode}, patroni.PatroniDatabase))
+    return found
+
+
+async def suffer(site: Site, system: str, name: str) -> Round:
+    fault = FAULTS[name]
+    trial = await begin(site, name, CALM_S)
+    old = await site.primary_database()
+    trial.began = now()
+    await fault.harm(site, old)
+    await asyncio.sleep(fault.held_s)
+    if fault.harm is not lose_quorum:
+        await site.writing(now(), WRITES_AGAIN_S)
+    writable = len(await site.primaries())
+    for node in site.nodes:
+        if isinstance(node, Database):
+            node.service.babysit(False)
+    await judge(site, trial)
+    until = now()
+    ledger = site.ledger
+    heard = [entry.heard - trial.began + BEFORE_S for entry in ledger.acknowledged(trial.began - BEFORE_S, MEASURED)]
+    writes = [0] * round((BEFORE_S + AFTER_S) / SLICE_S)
+    for at in heard:
+        if at < BEFORE_S + AFTER_S:
+            writes[int(at / SLICE_S)] += 1
+    return Round(
+        system=system,
+        fault=name,
+        outage_s=ledger.longest_gap(trial.began, until, MEASURED).seconds,
+        whole_s=trial.ended - trial.began,
+        acknowledged=ledger.count(ACKNOWLEDGED, trial.began, until),
+        unknown=ledger.count(UNKNOWN, trial.began, until),
+        refused=ledger.count(REFUSED, trial.began, until),
+        lost=len(trial.lost),
+        failed_over=trial.leader_after != trial.leader_before,
+        writable=writable,
+        writes=writes,
+    )
+
+
+async def measure(system: System, faults: Sequence[str], rounds: int, postgres: int | None) -> list[Round]:
+    found: list[Round] = []
+    wishes = Wishes(dynamic=system.dynamic)
+    async with Site(wishes=wishes, clients=CLIENT, postgres=postgres, node=system.node) as site:
+        await site.up()
+        say(f"{system.name} is up, {await site.mode()}")
+        for number in range(1, rounds + 1):
+            for name in faults:
+                seen = await suffer(site, system.name, name)
+                found.append(seen)
+                times = f"no write for {seen.outage_s:.2f} s, whole after {seen.whole_s:.1f} s"
+                say(f"{system.name}, round {number}, {name}: {times}, lost {seen.lost}")
+    return found
+
+
+def figures(rounds: Sequence[Round], faults: Sequence[str]) -> list[Figure]:
+    found = []
+    for name in faults:
+        for system in dict.fromkeys(r.system for r in rounds):
+            mine = [r for r in rounds if (r.system, r.fault) == (system, name)]
+            target = FAULTS[name].target_s if system == "Rivha" else None
+            found.append(Figure(f"{FAULTS[name].title}: {system}", "s", tuple(r.outage_s for r in mine), target))
+    for system in dict.fromkeys(r.system for r in rounds):
+        lost = tuple(r.lost for r in rounds if r.system == system)
+        found.append(Figure(f"acknowledged rows lost: {system}", "", lost, 0 if system == "Rivha" else None, "worst"))
     return found
 
 
 async def main() -> int:
     asked = parser(__doc__ or "")
-    asked.add_argument("--faults", default=",".join(FAULTS), help="which, in this order")
+    asked.add_argument("--only", default=",".join(FAULTS), help="which faults, in this order")
+    asked.add_argument("--without-patroni", action="store_true", help="Rivha alone")
+    asked.add_argument("--mode", choices=("off", "on", "quorum"), default="quorum", help="synchronous_mode of both")
+    asked.add_argument("--page", type=Path, metavar="FOLDER", help="renew failover.md's tables and failover.svg there")
     options = asked.parse_args()
-    faults = options.faults.split(",")
+    faults = options.only.split(",")
     if unknown := set(faults) - set(FAULTS):
         asked.error(f"no such fault: {', '.join(sorted(unknown))}")
-    prepare()
-    machine = Machine.here(options.postgres)
-    async with Lab(3, postgres=options.postgres) as lab:
-        await lab.up()
-        bench = Bench(lab, lab.writer())
-        await bench.writer.prepare()
-        bench.writer.start()
-        for number in range(1, options.rounds + 1):
-            for fault in faults:
-                trial = await bench.suffer(fault)
-                say(f"round {number}, {fault}: outage {trial.outage_s:.3f} s, all stream after {trial.streaming_s:.1f} s")
-        account = await bench.settle()
-    rows = (
-        f"rows: {account.acknowledged} acknowledged, {len(account.lost)} of them lost; {account.unknown} unknown, {account.refused} refused"
-    )
-    return show(machine, figures(bench, faults, account), options.json, [rows])
+    try:
+        if os.environ.get(world.INSIDE) != "1":
+            prepare()
+            if not options.without_patroni:
+                say(f"Patroni {patroni.fetch()}")
+        world.enter("benchmarks.failover", sys.argv[1:])
+        machine = Machine.here(options.postgres)
+        rounds: list[Round] = []
+        for system in systems(options.without_patroni, options.mode):
+            rounds += await measure(system, faults, options.rounds, options.postgres)
+    except (world.CannotMakeNamespacesError, NotFoundError) as why:
+        say(str(why))
+        return 3
+    sums = [
+        f"{name}: {sum(getattr(r, name) for r in rounds if r.system == 'Rivha')}" for name in ("acknowledged", "unknown", "refused", "lost")
+    ]
+    notes = [f"Rivha's rows: {', '.join(sums)}"]
+    if not options.without_patroni:
+        notes.append(f"Patroni {patroni.version()}, synchronous_mode {options.mode} as Rivha")
+    status = show(machine, figures(rounds, faults), options.json, notes)
+    if options.json:
+        _keep_rounds(options.json, rounds)
+    if options.page:
+        failover_page.write(options.page, machine, {name: fault.title for name, fault in FAULTS.items()}, rounds, notes)
+    return status
+
+
+def _keep_rounds(file: Path, rounds: Sequence[Round]) -> None:
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"rounds": [asdict(r) for r in rounds]}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -15,13 +15,14 @@ from tests.lab.node import REPOSITORY
 pytestmark = pytest.mark.real
 
 TARGET_MISSED = 1  # an answer, too
+CANNOT_RUN = 3  # no namespaces here
 
 
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [
         ("bootstrap", ("--rounds", "1"), "three nodes streaming"),
-        ("failover", ("--rounds", "1", "--faults", "switchover"), "switchover"),
+        ("failover", ("--rounds", "1", "--only", "switchover", "--without-patroni"), "switchover"),
         ("cost", ("--seconds", "2"), "resident"),
     ],
 )
@@ -36,6 +37,8 @@ def test_a_benchmark_prints_its_table_and_keeps_its_figures(name: str, options: 
         check=False,
     )
 
+    if done.returncode == CANNOT_RUN:
+        pytest.skip(done.stderr)
     assert done.returncode in (0, TARGET_MISSED), done.stdout + done.stderr
     assert expected in done.stdout
     assert json.loads(kept.read_text())

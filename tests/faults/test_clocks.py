@@ -15,7 +15,7 @@ pytestmark = [
     pytest.mark.skipif(clock.missing() is not None, reason=str(clock.missing())),
 ]
 
-LAB = ("--mode", "off", "--clocks")
+LAB = ("--mode", "quorum", "--clocks")
 
 
 @pytest.mark.parametrize("fault", CLOCKS)

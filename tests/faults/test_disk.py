@@ -9,7 +9,7 @@ from tests.faults.conftest import Director
 
 pytestmark = [pytest.mark.real, pytest.mark.faults, pytest.mark.asyncio(loop_scope="module")]
 
-LAB = ("--mode", "off", "--disk", "600m")
+LAB = ("--mode", "quorum", "--disk", "600m")
 
 
 @pytest.mark.parametrize("fault", DISK)

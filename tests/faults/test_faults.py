@@ -13,7 +13,7 @@ from tests.faults.conftest import Director
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 
-LAB = ("--mode", "off")
+LAB = ("--mode", "quorum")
 ALWAYS = (
     "postmaster_killed",
     "primary_powered_off",

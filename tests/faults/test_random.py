@@ -21,7 +21,7 @@ BEYOND_S = 600.0  # the cluster's making, and the way back after the last faults
 def test_nothing_acknowledged_is_lost_by_random_faults() -> None:
     if why := world.missing():
         pytest.skip(f"no fault lab: {why}")
-    argv = [sys.executable, "-m", "tests.faults", "--mode", "off", "--seed", str(SEED), "--minutes", str(MINUTES)]
+    argv = [sys.executable, "-m", "tests.faults", "--mode", "quorum", "--seed", str(SEED), "--minutes", str(MINUTES)]
     env = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
         argv, cwd="/", env=env, capture_output=True, text=True, timeout=60 * MINUTES + BEYOND_S, check=False, stdin=subprocess.DEVNULL

@@ -39,7 +39,7 @@ def lab() -> Iterator[tuple[subprocess.Popen[str], Path]]:
     """A lab that is starting, and its directory."""
     if why := world.missing():
         pytest.skip(f"no fault lab: {why}")
-    argv = [sys.executable, "-m", "tests.faults", "postmaster_killed", "--mode", "off"]
+    argv = [sys.executable, "-m", "tests.faults", "postmaster_killed", "--mode", "quorum"]
     env = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     child = subprocess.Popen(argv, cwd="/", env=env, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert child.stdout is not None
@@ -50,6 +50,12 @@ def lab() -> Iterator[tuple[subprocess.Popen[str], Path]]:
         child.kill()
     child.wait(PATIENCE_S)
     child.stdout.close()
+    until(lambda: swept(root), "its directory is removed")
+
+
+def swept(root: Path) -> bool:
+    world.sweep()
+    return not root.exists()
 
 
 def test_ctrl_c_ends_everything_and_removes_it(lab: tuple[subprocess.Popen[str], Path]) -> None:
@@ -66,12 +72,7 @@ def test_a_lab_that_is_killed_leaves_files_only_and_the_next_one_removes_them(la
     child.kill()
     until(lambda: not working_below(root), "its processes are gone")
     assert links() == before, "namespaces are no one else's network"
-
-    def removed() -> bool:
-        world.sweep()
-        return not root.exists()
-
-    until(removed, "its directory is removed")
+    until(lambda: swept(root), "its directory is removed")
 
 
 def test_a_directory_whose_lab_lives_is_left_alone(lab: tuple[subprocess.Popen[str], Path]) -> None:

@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.lab.node import REPOSITORY
 from tests.lab.processes import give_away
 
 INSIDE = "RIVHA_FAULTS_WORLD"
@@ -63,8 +64,8 @@ def enter(module: str, arguments: Sequence[str]) -> None:
         raise CannotMakeNamespacesError(why)
     sys.stdout.flush()
     sys.stderr.flush()
-    argv = [*_unshare(), sys.executable, "-X", "faulthandler", "-m", module, *arguments]
-    os.execvpe(argv[0], argv, environment() | {INSIDE: "1"})
+    argv = [*_unshare(), sys.executable, "-P", "-X", "faulthandler", "-m", module, *arguments]
+    os.execvpe(argv[0], argv, environment() | {INSIDE: "1", "PYTHONPATH": str(REPOSITORY)})
 
 
 def new_root() -> Path:
@@ -113,9 +114,11 @@ async def run(*argv: str, stdin: str = "") -> str:
 
 
 async def lay_cables() -> None:
-    """The two bridges, once per world. Only ever inside: on the machine's own network nothing is changed."""
+    """The two bridges, unless they are there. Only ever inside: on the machine's own network nothing is changed."""
     if os.environ.get(INSIDE) != "1" or os.getpid() != 1:
         raise RuntimeError("the network of a fault lab is made inside its world only: call enter() first")
+    if f"{ADMIN}:" in Path("/proc/net/dev").read_text():
+        return
     await run("ip", "-batch", "-", stdin="\n".join([
         "link set lo up",
         f"link add {WIRE} type bridge forward_delay 0", f"link set {WIRE} up",
