@@ -45,6 +45,10 @@ DEFAULTS: Mapping[str, object] = {
     "tcp_keepalives_idle": 5,
     "tcp_keepalives_interval": 1,
     "tcp_keepalives_count": 5,
+    # As long for what was sent as the three above make it for silence; else a host that is gone keeps its sessions and their locks for a
+    # quarter of an hour. A WAL sender into a dark host is ended by wal_sender_timeout anyway, by whichever comes first.
+    # Not client_connection_check_interval: it is not looked at while a commit waits for standbys, and costs every long statement a timer.
+    "tcp_user_timeout": "10s",
 }
 
 # What decides about recovery. Rivha alone says these; in postgresql.auto.conf they would win over it (HAZARDS E 76).

@@ -127,7 +127,9 @@ async def test_names_that_are_in_force_are_confirmed_and_every_standby_goes_by_t
         await names(a, text)
         status = await a.status()
         assert (status.synchronous_standby_names, status.names_confirmed, rows(status)) == (text, True, expected)
-    assert not (await a.again().status()).names_confirmed
+    stranger = a.again()
+    assert not (await stranger.status()).names_confirmed
+    await stranger.server.close()
 
 
 @contract

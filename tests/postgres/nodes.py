@@ -7,7 +7,8 @@ import os
 import re
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -235,3 +236,22 @@ async def take_over(standby: Any, *followers: str) -> None:
     await standby.server.promote()
     await slots(standby, *followers)
     await standby.server.checkpoint()
+
+
+@asynccontextmanager
+async def stopped(node: Node, backend_type: str, application_name: str = "") -> AsyncIterator[None]:
+    """One process of a server stands still."""
+    pid = await node.sql(
+        "SELECT pid FROM pg_stat_activity WHERE backend_type = $1 AND ($2 = '' OR application_name = $2)", backend_type, application_name
+    )
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def stays_undone(work: asyncio.Task[Any]) -> None:
+    """It cannot be done, however long one waits; a mistake would show within milliseconds."""
+    done, _ = await asyncio.wait([work], timeout=1.0)
+    assert not done

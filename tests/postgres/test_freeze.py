@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from rivha.model import PostgresStatus, Role
-from tests.postgres.nodes import Node, Nodes, caught_up, eventually, slots
+from tests.postgres.nodes import Node, Nodes, caught_up, eventually, slots, stays_undone, stopped
 from tests.postgres.versions import newest, nodes
 
 __all__ = ["newest", "nodes"]
@@ -111,3 +111,23 @@ async def test_a_standby_whose_upstream_is_dead_and_one_with_no_connection_ready
     assert end.timeline == 1
     await stranger.server.close()
     assert await b.server.freeze() == end
+
+
+async def test_a_freeze_waits_for_the_process_that_would_start_a_receiver_with_the_old_setting(newest: Nodes):
+    """No receiver is there, since nobody answers it; but who starts them has not heard of the freeze yet."""
+    a = await newest.primary()
+    b = await newest.standby(of=a)
+    await caught_up(b, a)
+    await a.server.stop(fast_s=0)
+
+    async def dry() -> bool:
+        return not (await b.status()).streaming
+
+    await eventually(dry)
+    async with stopped(b, "startup"):
+        freezing = asyncio.create_task(b.server.freeze())
+        await stays_undone(freezing)
+    await freezing
+    await a.server.start(primary=True, upstream=None)
+    assert not (await b.status()).streaming
+    assert await b.server.freeze() == await freezing

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
@@ -15,7 +11,7 @@ from rivha.model import Role
 from rivha.postgres import conf
 from rivha.postgres.command import clean_environment, run
 from rivha.postgres.synchronous import Names, parse
-from tests.postgres.nodes import DYNAMIC, Node, Nodes, caught_up, commit, eventually, has, slots
+from tests.postgres.nodes import DYNAMIC, Node, Nodes, caught_up, commit, eventually, has, slots, stays_undone, stopped
 from tests.postgres.versions import newest, nodes
 
 __all__ = ["newest", "nodes"]
@@ -138,19 +134,6 @@ async def test_neither_the_clusters_configuration_nor_alter_system_says_whom_a_c
 # ---- processes that take a reload when they like
 
 
-@asynccontextmanager
-async def stopped(node: Node, backend_type: str, application_name: str = "") -> AsyncIterator[None]:
-    """One process of a server stands still."""
-    pid = await node.sql(
-        "SELECT pid FROM pg_stat_activity WHERE backend_type = $1 AND ($2 = '' OR application_name = $2)", backend_type, application_name
-    )
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
-
-
 @pytest.mark.real
 async def test_names_are_not_confirmed_while_the_checkpointer_lets_commits_go_without_waiting(nodes: Nodes):
     """A checkpoint that somebody waits for does this for as long as it lasts."""
@@ -161,7 +144,7 @@ async def test_names_are_not_confirmed_while_the_checkpointer_lets_commits_go_wi
         synchronizing = asyncio.create_task(a.server.synchronize(NAMES_B))
         await eventually(lambda: _shows(a, "synchronous_standby_names", NAMES_B))
         await commit(a, "nobody_waited_for_b")
-        assert not synchronizing.done()
+        await stays_undone(synchronizing)
         assert not (await a.status()).names_confirmed
     await synchronizing
     assert (await a.status()).names_confirmed
@@ -185,7 +168,7 @@ async def test_names_are_not_confirmed_while_a_wal_sender_goes_by_the_old_ones(n
         await eventually(lambda: _shows(a, "synchronous_standby_names", BOTH))
         rows = {r.application_name: r.sync_state for r in (await a.status()).replication}
         assert rows == {"b": "quorum", "c": "quorum"}
-        assert not synchronizing.done()
+        await stays_undone(synchronizing)
     await synchronizing
     await b.server.freeze()
     session = await a.session()
