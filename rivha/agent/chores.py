@@ -56,11 +56,12 @@ class Chores:
         self._slots_task: asyncio.Task[None] | None = None
 
     def saw(self, v: View) -> None:
-        """Keeps who was seen when, for member_slots_ttl."""
+        """Keeps who was seen when, for member_slots_ttl, and that I did not lead."""
         if v.cluster is not None:
             seen = {**self.done.slots_seen, **{m.name: v.now for m in v.cluster.members}}
             kept = {n: at for n, at in seen.items() if v.now - at < v.policy.member_slots_ttl_s}
-            self.done = replace(self.done, slots_seen=kept)
+            # What is guarded by a leadership that is over is refused for ever, also what an agent before this one sent.
+            self.done = replace(self.done, slots_seen=kept, sync_settled=self.done.sync_settled or not v.key_is_mine)
 
     async def perform(self, v: View, chores: tuple[Chore, ...]) -> None:
         for chore in chores:
@@ -122,7 +123,7 @@ class Chores:
         """Unknown: it may be carried out at any time yet, and the next write takes its ground away before anything else is changed."""
         assert v.cluster is not None
         outcome = await self._dcs.commit(writes.record_voters(v.cluster, self._me, electors.voters, electors.quorum), budget_s)
-        self.done = replace(self.done, sync_term=v.term if outcome is Outcome.DONE else 0)
+        self.done = replace(self.done, sync_settled=outcome is Outcome.DONE)
         self.moved = outcome is Outcome.DONE
         changed = v.sync is None or (v.sync.voters, v.sync.quorum) != (electors.voters, electors.quorum)
         if changed:

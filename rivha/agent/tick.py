@@ -169,7 +169,7 @@ class Tick:
             witness=self._witness(watched, seen.lease_left_s),
         )
         self.memory = remember(view)
-        view = replace(view, memory=self.memory, sync_doubtful=self.memory.last_term != self.chores.done.sync_term)
+        view = replace(view, memory=self.memory, sync_doubtful=view.key_is_mine and not self.chores.done.sync_settled)
         self._step_down_at = view.step_down_at
         return view
 

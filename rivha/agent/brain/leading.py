@@ -107,6 +107,8 @@ def promote_the_elected(v: View) -> PostgresVerdict | None:
     """I lead and my Postgres is still a standby; the lease must outlive the promotion."""
     if not (v.running and v.postgres.role is Role.STANDBY and v.has_data and v.i_lead and v.may_retry("promote", 2.0)):
         return None
+    if v.sync_doubtful and v.i_am_the_holder:
+        return Verdict(Nothing(), "who may elect is written anew before I am promoted: a record of mine may be carried out yet")
     assert v.step_down_at is not None
     return Verdict(Promote(v.term, v.step_down_at, synchronous.names_to_promote_with(v)), "I was elected")
 

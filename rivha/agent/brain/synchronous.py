@@ -14,7 +14,7 @@ from rivha.model import Member, Replication, Role
 def next_step(v: View) -> Step | None:
     """What to change now of `sync` or of the names in force; None: nothing, or not by me, or not now."""
     if not _is_my_business(v):
-        return None
+        return _before_the_promotion(v)
     if v.sync is None or not v.i_am_the_holder:  # lost, or written by hand: whoever leads took the key and `sync` in one transaction
         return None if v.unreadable else SetElectors(quorum.NO_VOTERS)
     now, names = Electors(v.sync.voters, v.sync.quorum), v.postgres.synchronous_standby_names
@@ -32,6 +32,12 @@ def next_step(v: View) -> Step | None:
     if in_force is not None and not v.postgres.names_confirmed and (isinstance(step, Wait) or (isinstance(step, SetNames) and now.voters)):
         return SetNames(in_force)  # an agent before me may have reloaded, and senders may go by a third setting: that one is seen off first
     return step
+
+
+def _before_the_promotion(v: View) -> Step | None:
+    """My Postgres may have stopped, and come back as a standby, in a leadership in which an agent here wrote `sync`."""
+    waits = v.i_lead and v.running and v.postgres.role is Role.STANDBY and not v.busy
+    return SetElectors(Electors(v.sync.voters, v.sync.quorum)) if waits and v.sync_doubtful and v.sync and v.i_am_the_holder else None
 
 
 def _is_my_business(v: View) -> bool:

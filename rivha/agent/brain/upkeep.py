@@ -87,7 +87,7 @@ class Housekeeping:
     published: Member | None = None
     published_at: float = float("-inf")
     history_term: int = 0  # the leadership in which the history was last written
-    sync_term: int = 0  # the leadership in which `sync` was written by me, and nothing of unknown outcome since
+    sync_settled: bool = False  # no write of `sync` of mine can be carried out yet: the last one was, or I have been seen not to lead since
     optime: Lsn = 0
     slots: Mapping[str, Lsn] = field(default_factory=dict)
     configured_revision: int = 0
