@@ -289,11 +289,15 @@ def test_who_was_elected_and_lost_the_key_before_its_promotion_leads_again():
     assert decided(elected).lease.rule == "lead_again_as_i_was_elected"
 
 
+def test_a_holder_that_had_pledged_when_the_mode_was_turned_on_leads_again():
+    """Nobody may be elected, and a pledge is taken back for a leader only: it would stand for ever."""
+    assert lease(a_view().me(STANDBY).leaderless().mode("quorum").sync(ME).pledged()) == do.Acquire()
+
+
 @pytest.mark.parametrize(
     "world",
     [
         a_view().me(STANDBY).leaderless().mode("quorum").sync("db1"),
-        a_view().me(STANDBY).leaderless().mode("quorum").sync(ME).pledged(),
         a_view().me(STANDBY).following().leaderless().mode("quorum").sync(ME),
         a_view().me(STANDBY).leaderless().mode("quorum").sync(ME).paused(),
         a_view().me(STANDBY).leaderless().mode("quorum").sync(ME).busy("follow"),
@@ -303,7 +307,7 @@ def test_who_was_elected_and_lost_the_key_before_its_promotion_leads_again():
         a_view().me(STANDBY, data=Data.UNFINISHED).leaderless().mode("quorum").sync(ME),
         a_view().me(STANDBY).leaderless().mode("quorum").sync(ME).etcd(complaints=("rivha/resigned: is not JSON",)),
     ],
-    ids=["another holds", "pledged", "streams", "paused", "busy", "ends", "starting", "foreign", "unfinished", "unreadable"],
+    ids=["another holds", "streams", "paused", "busy", "ends", "starting", "foreign", "unfinished", "unreadable"],
 )
 def test_a_standby_leads_again_only_as_the_holder_with_nothing_in_between(world: World):
     assert lease(world) != do.Acquire()
@@ -327,3 +331,14 @@ def test_nobody_leads_with_a_role_that_is_not_known():
     unknown.me(Role.UNKNOWN, State.SILENT)
 
     assert lease(unknown) == do.Nothing()
+
+
+def test_a_holder_that_cannot_start_makes_way_for_whom_an_operator_named_accepting_the_loss():
+    """Nobody has a vote, and the key is free only once the holder gives it back."""
+    broken = crashed("", 0).failures("start", 3)
+
+    assert lease(broken) == do.Renew(LEADER_LEASE)
+    assert lease(broken.wanted(None, "db3")) == do.Renew(LEADER_LEASE)
+    assert isinstance(lease(broken.wanted(None, "db3", accept_loss=True)), do.Resign)
+    assert lease(crashed("", 0).wanted(None, "db3", accept_loss=True)) == do.Renew(LEADER_LEASE), "it may come up yet"
+    assert lease(broken.member(a_member("db3", state="stopped"))) == do.Renew(LEADER_LEASE)

@@ -58,6 +58,15 @@ def test_who_took_the_key_back_that_it_gave_away_remembers_that_nobody_else_coul
     assert not other.view().memory.gave_back
 
 
+def test_that_nobody_else_could_lead_is_forgotten_once_my_postgres_has_lasted():
+    again = a_view().me(PRIMARY).leads().remembers(took_back=True)
+
+    assert again.remembers(primary_since=NOW - 100).view().memory.took_back
+    assert not again.remembers(primary_since=NOW - 130).view().memory.took_back
+    dead = a_view().me(PRIMARY, State.CRASHED).leads().remembers(took_back=True, primary_since=NOW - 100)
+    assert dead.view().memory.took_back
+
+
 def test_leaderless_since_the_first_look_that_saw_nobody():
     assert a_view().me().leaderless(3.0).view().memory.leaderless_since == NOW - 3.0
     assert a_view().me().leader("db1").remembers(leaderless_since=5.0).view().memory.leaderless_since is None

@@ -188,11 +188,14 @@ def lead_again_with_my_own_primary(v: View) -> LeaseVerdict | None:
 
 
 def lead_again_as_i_was_elected(v: View) -> LeaseVerdict | None:
-    """I won, and lost the key before I was promoted: `sync` still names me, and nobody else may lead (docs/model/takeover.py)."""
+    """I won, and lost the key before I was promoted: `sync` still names me, and nobody else may lead (docs/model/takeover.py).
+
+    A pledge of mine, from before the mode was turned on, goes in the same transaction.
+    """
     standby = v.running and v.postgres.role is Role.STANDBY and v.postgres.upstream is None and not v.postgres.streaming
     if not (v.nobody_leads and v.synchronous and v.i_am_the_holder and standby) or v.busy or not v.has_data or v.policy.paused:
         return None
-    if v.my_pledge is None and v.data_is_of_this_cluster:
+    if v.data_is_of_this_cluster:
         return Verdict(Acquire(), "I was elected, and nobody has led since")
     return None
 
@@ -308,12 +311,25 @@ def another_can_lead(v: View) -> bool:
 
 
 def others_can_elect(v: View) -> bool:
-    """They can do it without me: q + 1 voters are up by what they published, one of which may lead; or, asynchronous, anybody is."""
+    """They can do it without me: q + 1 voters are up by what they published, one of which may lead; or, asynchronous, anybody is.
+
+    Or an operator accepts the loss and has named somebody: that one can lead once the key is gone.
+    """
     if not votes.decide(v):
         return another_can_lead(v)
+    if _loss_is_accepted_for_another(v):
+        return True
     members = v.cluster.members if v.cluster else ()
     up = [m for m in members if m.name in v.voters and m.state == "running" and m.role == "replica" and not m.leaving]
     return v.sync is not None and len(up) > v.sync.quorum and any(not m.nofailover for m in up)
+
+
+def _loss_is_accepted_for_another(v: View) -> bool:
+    f = v.cluster.failover if v.cluster else None
+    member = v.cluster.member(f.candidate) if v.cluster and f else None
+    if f is None or member is None or not f.accept_loss or f.leader is not None or f.candidate == v.me:
+        return False
+    return member.state == "running" and member.role == "replica" and not member.nofailover
 
 
 def why_restarting_is_hopeless(v: View) -> str | None:

@@ -35,7 +35,7 @@ class Memory:
     confirmed_at: float | None = None  # when etcd last said that I lead: the sending of that read
     stopping_since: float | None = None  # the agent was asked to end
     gave_back: bool = False  # nobody leads, and it was I who gave the key back
-    took_back: bool = False  # I lead again after I gave the key back: nobody else could
+    took_back: bool = False  # I lead again after I gave the key back: nobody else could, until my Postgres has lasted for CRASH_WINDOW_S
     last_term: int = 0  # the newest leadership that I saw in etcd
     last_leader: str | None = None
     last_members: frozenset[str] = frozenset()  # published while somebody last led: leases may vanish together (HAZARDS A 17)
@@ -112,9 +112,11 @@ def _of_postgres(v: View, m: Memory) -> Memory:
         crashes = (*crashes, v.now)
     standby = p.state is State.RUNNING and p.role is Role.STANDBY
     given_up = m.starting_since is not None and not alive and v.now - m.starting_since > v.policy.primary_start_timeout_s
+    lasted = m.primary_since is not None and alive and v.now - m.primary_since >= CRASH_WINDOW_S
     return replace(
         m,
         crashes=crashes,
+        took_back=m.took_back and not lasted,
         primary_alive=(p.role is Role.PRIMARY) if alive else (m.primary_alive and v.busy),
         silent_since=_since(p.state is State.SILENT, m.silent_since, v.now),
         start_took_too_long=(m.start_took_too_long or given_up) and p.state is not State.RUNNING,
