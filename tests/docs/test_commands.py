@@ -24,6 +24,7 @@ COVERED = {
     "systemctl enable": "tests/docs/test_commands.py",  # as a check of the unit: there is no systemd where the tests run
     "./scripts/bench": "tests/cluster/test_benchmarks.py",
     "./scripts/sim": "tests/sim/test_stories.py",
+    "python3 docs/model/takeover.py": "tests/docs/test_model.py",
 }
 
 
