@@ -27,6 +27,7 @@ UNKNOWN = "unknown whether it happened: etcd did not answer; look at /cluster"
 REINITIALIZE_S = 5.0  # for the agent to take the wish on; the clone itself takes as long as it takes
 ETCD_S = 4.0  # for a tick that hears from etcd
 SWITCH_MIN_S = 20.0  # REFERENCE 1.5
+SETTLE_S = 10.0  # for a leader that has just taken over to have voters: milliseconds, or a standby's way back
 
 Action = Callable[[bytes], Awaitable[Reply]]
 
@@ -71,7 +72,7 @@ class Control:
             view = await self._desk.next_view(ETCD_S)
         if view is None:
             return as_text(503, NO_VIEW)
-        refusal = switching.refuse(view, action, body, wall_at(view, self._desk.clock()))
+        refusal, view = await self._refusal(view, action, body)
         if refusal is not None:
             return refusal
         assert view.cluster is not None, "refused without it"
@@ -84,6 +85,16 @@ class Control:
             return as_text(202, "Switchover scheduled")
         before = view.cluster.leader.name if view.cluster.leader else None
         return await self._follow(switching.Switch(action, before, body.candidate, self._desk.clock()), view)
+
+    async def _refusal(self, view: View, action: str, body: SwitchBody) -> tuple[Reply | None, View]:
+        """And the View that it is by. Somebody who asks for a switchover right after a failover gets it, a moment later."""
+        end = self._desk.clock() + SETTLE_S
+        while True:
+            refusal = switching.refuse(view, action, body, wall_at(view, self._desk.clock()))
+            left_s = end - self._desk.clock()
+            if refusal is None or refusal.status != 412 or action != "switchover" or not switching.is_settling(view, body) or left_s <= 0:
+                return refusal, view
+            view = await self._desk.next_view(left_s) or view
 
     async def _follow(self, switch: switching.Switch, view: View) -> Reply:
         limit_s = max(SWITCH_MIN_S, 2 * view.policy.loop_wait_s, 2 * view.policy.ttl_s)

@@ -42,6 +42,15 @@ def refuse(view: View, action: str, body: SwitchBody, wall_now: float) -> Reply 
     return None
 
 
+def is_settling(view: View, body: SwitchBody) -> bool:
+    """What stands in the way of a switchover is gone in a moment: a new leader has no voters before they have what it has (DESIGN 6.4)."""
+    cluster = view.cluster
+    if cluster is None or cluster.leader is None or not view.synchronous or view.voters or body.leader != cluster.leader.name:
+        return False
+    others = [m for m in cluster.members if m.name != cluster.leader.name and body.candidate in (None, m.name)]
+    return any(m.role == "replica" and m.state in ("running", "starting") and not m.nofailover for m in others)
+
+
 def _mistake(view: View, action: str, body: SwitchBody, wall_now: float) -> Reply | None:
     """What is wrong with the request whatever the cluster's state; Patroni's texts, as scripts match them."""
     planned, title = action == "switchover", action.capitalize()

@@ -144,6 +144,34 @@ async def test_a_switchover_is_filed_and_answered_when_the_leader_has_changed() 
     assert (put.key, json.loads(put.value)) == ("failover", {"leader": "a", "member": "c"})
 
 
+@pytest.mark.parametrize("body", [{"leader": "a"}, {"leader": "a", "candidate": "b"}])
+async def test_a_switchover_asked_of_a_leader_that_has_just_taken_over_waits_for_its_voters(body: dict[str, str]) -> None:
+    new = a_view("a", a_primary(replication=()), policy={"synchronous_mode": "quorum"}, cluster=a_cluster(sync=voters()))
+    settled = a_view("a", policy={"synchronous_mode": "quorum"}, cluster=a_cluster(sync=voters("b")))
+    desk = a_desk(new)
+    written = recording(desk, lambda: later(settled, leader=LeaderKey("b", 78, 101)))
+    asking = asyncio.create_task(call(desk, "POST", "/switchover", body))
+    await asyncio.sleep(0)
+
+    assert not asking.done()
+    desk.publish(settled)
+
+    assert (await asking).status == 200
+    assert len(written) == 1
+
+
+@pytest.mark.parametrize("why", ["nofailover", "down", "nobody there", "the wrong leader"])
+async def test_a_switchover_that_no_waiting_would_make_possible_is_refused_at_once(why: str) -> None:
+    tags, state = {"nofailover": why == "nofailover"}, "stopped" if why == "down" else "running"
+    others = () if why == "nobody there" else (a_member("b", state=state, tags=tags),)
+    cluster = a_cluster(sync=voters(), members=(a_member("a", role="primary"), *others))
+    desk = a_desk(a_view("a", a_primary(replication=()), policy={"synchronous_mode": "quorum"}, cluster=cluster))
+
+    body = {"leader": "c" if why == "the wrong leader" else "a"}
+    async with asyncio.timeout(control.SETTLE_S / 2):
+        assert (await call(desk, "POST", "/switchover", body)).status == 412
+
+
 async def test_an_accepted_loss_is_part_of_the_request() -> None:
     desk = a_desk(ORPHANED)
     written = recording(desk, lambda: later(ORPHANED, leader=LeaderKey("c", 5, 101)))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
 import pytest_asyncio
 
 from tests.lab.cluster import Lab
+from tests.lab.node import SQL_ERRORS, Node
 from tests.lab.writer import Writer
 
 
@@ -61,3 +63,57 @@ async def writes_again(lab: Lab, writer: Writer, since: float) -> None:
         return writer.writing_since(since)
 
     await lab.wait_for(enough, "the client writes again", 120)
+
+
+# ---- synchronous replication
+
+
+@asynccontextmanager
+async def configured(lab: Lab, **patch: object) -> AsyncIterator[None]:
+    """The dynamic configuration with this patch in it, and afterwards as it was; each time the cluster has arrived there."""
+    before = json.loads((await lab.keys())["config"])
+    await configure(lab, patch)
+    try:
+        yield
+    finally:
+        await configure(lab, {key: before.get(key) for key in patch})
+
+
+async def configure(lab: Lab, patch: Mapping[str, object]) -> None:
+    """`PATCH /config`, asked of anybody until somebody has done it."""
+
+    async def done() -> bool:
+        for node in lab.nodes:
+            code, text = await node.ask("PATCH", "/config", patch)
+            assert code != 400, text
+            if code == 200:
+                return True
+        return False
+
+    await lab.wait_for(done, f"{patch} is in the configuration")
+
+
+async def names(node: Node) -> str:
+    """synchronous_standby_names as a fresh backend sees them; "?" while Postgres does not answer."""
+    try:
+        [row] = await node.fetch("select current_setting('synchronous_standby_names') as names")
+    except SQL_ERRORS:
+        return "?"
+    return str(row["names"])
+
+
+async def shows(lab: Lab, voters: set[str], quorum: int, text: str) -> None:
+    """Waits until etcd says that any `quorum` + 1 of the voters may elect, and the leader's Postgres waits for `text`."""
+
+    async def so() -> bool:
+        sync, leader = json.loads((await lab.keys()).get("sync") or "{}"), await lab.leader()
+        if leader is None or sync.get("leader") != leader.name or sync.get("quorum") != quorum:
+            return False
+        return await lab.voters() == voters and await names(leader) == text
+
+    await lab.wait_for(so, f"the voters are {sorted(voters)}, the quorum is {quorum}, commits wait for {text!r}")
+
+
+def any_of(number: int, members: set[str]) -> str:
+    """As Rivha writes the names."""
+    return f"ANY {number} ({','.join(f'{chr(34)}{name}{chr(34)}' for name in sorted(members))})"

@@ -16,14 +16,14 @@ async def test_no_blocking_call_in_the_loop_from_bootstrap_to_rejoin():
             node.start()
         first = await lab.up()
         first.kill_postmaster()
-        await lab.heal()
-        status, text = await first.ask("POST", "/switchover", {"leader": first.name}, timeout_s=60)
-        assert status == 200, text
         second = await lab.heal()
-        await second.kill_everything()
-        third = await lab.primary()
-        assert third is not second
-        second.start()
+        status, text = await second.ask("POST", "/switchover", {"leader": second.name}, timeout_s=60)
+        assert status == 200, text
+        third = await lab.heal()
+        await third.kill_everything()
+        fourth = await lab.primary()
+        assert fourth is not third
+        third.start()
         await lab.heal()
 
         for node in lab.nodes:

@@ -32,7 +32,9 @@ async def test_one_node_initialises_and_the_others_are_copies_of_it(lab: Lab) ->
         [row] = await node.fetch("select system_identifier::text as id, pg_is_in_recovery() as standby from pg_control_system()")
         assert row["id"] == keys["initialize"]
         assert row["standby"] == (node is not leader)
-    assert json.loads(keys["config"])["ttl"] == 10
+    config = json.loads(keys["config"])
+    assert config["ttl"] == 10
+    assert config["synchronous_mode"] == "quorum", "nobody said anything, and nothing acknowledged shall be lost"
 
 
 async def test_checksums_are_on_and_each_standby_has_its_slot_on_the_primary(lab: Lab) -> None:
@@ -88,4 +90,5 @@ async def test_a_lost_node_is_replaced_and_comes_back_as_a_standby(lab: Lab) -> 
         assert new is not old
         assert await lab.heal() is new
         assert await lab.primaries() == {new.name}
-        assert (await lab.account(writer)).ghosts == ()
+        account = await lab.account(writer)
+        assert (account.lost, account.ghosts) == ((), ())

@@ -142,7 +142,7 @@ class Lab:
         return found
 
     async def healed(self) -> bool:
-        """One leader; every other node that was started streams from it, as both agents say; HAProxy routes accordingly."""
+        """One leader; every other node that was started streams from it, as both agents say, and votes; HAProxy routes accordingly."""
         leader = await self.leader()
         if leader is None:
             return False
@@ -159,7 +159,30 @@ class Lab:
             return False
         if await self.proxy.routed("primary") != [leader.name]:
             return False
-        return set(await self.proxy.routed("replica")) == others
+        return set(await self.proxy.routed("replica")) == others and await self._voters_are_there(others)
+
+    async def mode(self) -> str:
+        """`off`, `on` or `quorum`, as the cluster's own configuration says."""
+        said = str(json.loads((await self.keys()).get("config", "{}")).get("synchronous_mode", "off")).lower()
+        return {"false": "off", "true": "on"}.get(said, said)
+
+    async def voters(self) -> set[str]:
+        """Who holds each acknowledged commit, or may, by etcd's `sync`."""
+        sync = json.loads((await self.keys()).get("sync") or "{}")
+        return set((sync.get("sync_standby") or "").split(",")) - {""}
+
+    async def _voters_are_there(self, standbys: set[str]) -> bool:
+        """`on`: as many as commits wait for; `quorum`: everybody who may lead, or whoever there is if nobody may."""
+        mode, config = await self.mode(), json.loads((await self.keys()).get("config", "{}"))
+        if mode == "off":
+            return True
+        tags = {name: member.get("tags", {}) for name, member in (await self.members()).items()}
+        able = {name for name in standbys if not tags.get(name, {}).get("nosync")}
+        best = {name for name in able if not tags.get(name, {}).get("nofailover")}
+        voters, count = await self.voters(), int(config.get("synchronous_node_count", 1))
+        if mode == "on" or len(best) < count:
+            return voters <= able and len(voters) == min(count, len(able))
+        return voters == best
 
     # ---- acting
 
