@@ -315,12 +315,14 @@ def test_a_standby_leads_again_only_as_the_holder_with_nothing_in_between(world:
 
 def test_a_key_that_an_agent_before_me_may_have_given_back_is_written_anew_before_postgres_starts():
     """It had handed over, and its resignation is still on its way: whoever takes over counts on the end of my WAL as it was then."""
-    for state in (State.STOPPED, State.CRASHED):
-        found = a_view().me(PRIMARY, state).leads().mode("quorum").sync(ME)
+    for role, state in ((PRIMARY, State.STOPPED), (PRIMARY, State.CRASHED), (STANDBY, State.RUNNING)):
+        found = a_view().me(role, state).leads().mode("quorum").sync(ME)
         found.lease = None
         assert lease(found) == do.Rebind()
         assert found.view().situation is Situation.LEADERLESS, "so nothing is started as a primary in this tick"
-        assert not (isinstance(a := decided(found).postgres.action, do.Start) and a.primary)
+        action = decided(found).postgres.action
+        assert not isinstance(action, do.Promote)
+        assert not (isinstance(action, do.Start) and action.primary)
     runs = a_view().me(PRIMARY).leads()
     runs.lease = None
     assert lease(runs) == do.Renew(LEADER_LEASE), "it was started since"

@@ -90,12 +90,12 @@ def move_to_a_lease_of_the_new_ttl(v: View) -> LeaseVerdict | None:
 def begin_a_new_term_when_in_doubt(v: View) -> LeaseVerdict | None:
     """Whether the key was moved or given back is not known, and it may happen yet: a new term refuses what is still under way.
 
-    An agent before me may have given it back, too, before my Postgres starts again: whoever took over then counts on its end
-    (docs/decisions/0012). One that runs was started since.
+    An agent before me may have given it back, too, and whoever takes over then counts on the end of my WAL as it was (docs/decisions/0012):
+    nothing becomes a primary in that term. One that is a primary became it since.
     """
     if v.key_is_mine and v.lease is not None and v.lease.doubtful:
         return Verdict(Rebind(), "the key is mine, and what became of my last write of it is not known: writing it anew")
-    if v.key_is_mine and v.lease is None and v.down:
+    if v.key_is_mine and v.lease is None and not v.is_primary:
         return Verdict(Rebind(), "the key is mine, and an agent before me may have given it back: writing it anew before Postgres starts")
     return None
 
