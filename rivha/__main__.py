@@ -11,10 +11,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-from rivha import __version__, frugal  # noqa: F401  frugal: before anything that imports structlog
-from rivha.config import Config, load
-from rivha.errors import CannotRun, ConfigError
-from rivha.log import Logging
+from rivha import __version__, frugal  # before anything that imports structlog
+
+with frugal.importing():
+    from rivha.config import Config, load
+    from rivha.errors import CannotRun, ConfigError
+    from rivha.log import Logging
 
 OK, MISTAKES, USAGE, AS_ROOT = 0, 1, 2, 8
 
@@ -85,9 +87,10 @@ def run(config: Config) -> int:
         logging = Logging(config.log)
     except OSError as error:
         return listed([f"log.dir: {config.log.dir} cannot be written: {error.strerror or error}"], ())
-    import structlog
+    with frugal.importing():
+        import structlog
 
-    from rivha.agent.main import run as run_agent
+        from rivha.agent.main import run as run_agent
 
     # What was imported stays: without this every full collection goes through it again, and holds up the loop for 20 ms.
     gc.collect()

@@ -117,3 +117,15 @@ async def shows(lab: Lab, voters: set[str], quorum: int, text: str) -> None:
 def any_of(number: int, members: set[str]) -> str:
     """As Rivha writes the names."""
     return f"ANY {number} ({','.join(f'{chr(34)}{name}{chr(34)}' for name in sorted(members))})"
+
+
+async def all_have_looked(lab: Lab, looks: int = 2) -> None:
+    """Every agent that runs has read etcd in so many further seconds, and decided."""
+    nodes = [node for node in lab.nodes if node.agent.alive]
+    since = [(await node.status()).get("dcs_last_seen", 0) for node in nodes]
+
+    async def so() -> bool:
+        seen = [(await node.status()).get("dcs_last_seen", 0) for node in nodes]
+        return all(later >= before + looks for later, before in zip(seen, since, strict=True))
+
+    await lab.wait_for(so, "every agent has looked again")

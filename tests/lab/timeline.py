@@ -117,7 +117,7 @@ class Recorder:
     def _worked(since: float, node: Node) -> float | None:
         """When the agent's log says that its Postgres was promoted or started: the member key follows a moment later."""
         records = [r for r in node.log_records() if r.get("message") == "job done" and r.get("job") in ("promote", "start")]
-        times = [_monotonic(datetime.strptime(record["asctime"], "%Y-%m-%d %H:%M:%S,%f").timestamp()) for record in records]  # noqa: DTZ007 - local
+        times = [monotonic(datetime.strptime(record["asctime"], "%Y-%m-%d %H:%M:%S,%f").timestamp()) for record in records]  # noqa: DTZ007 - local
         return min((at for at in times if at > since), default=None)
 
     async def _noticed(self, since: float) -> float | None:
@@ -126,11 +126,11 @@ class Recorder:
         for node in self.lab.nodes:
             code, text = await node.ask("GET", "/journal")
             entries = json.loads(text) if code == 200 else []
-            times += [_monotonic(datetime.fromisoformat(entry["at"]).timestamp()) for entry in entries]
+            times += [monotonic(datetime.fromisoformat(entry["at"]).timestamp()) for entry in entries]
         return min((at for at in times if at > since), default=None)
 
 
-def _monotonic(wall: float) -> float:
+def monotonic(wall: float) -> float:
     return wall + time.monotonic() - time.time()
 
 

@@ -34,9 +34,9 @@ async def tell(show: Show) -> int:
             try:
                 await story.begin()
                 await story.kill_postgres()
-                lost_at = await story.lose_node()
+                await story.lose_node()
                 await story.switch_over()
-                well = await story.settle(lost_at)
+                well = await story.settle()
             finally:
                 await story.writer.stop()
         if sys.stdin.isatty() and sys.stdout.isatty():
