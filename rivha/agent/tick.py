@@ -86,7 +86,7 @@ class Tick:
     checkpoint_pending: Callable[[], bool] = lambda: False
     scheduled_restart: Callable[[], Mapping[str, object] | None] = lambda: None
     _quick: int = 0
-    _step_down_at: float | None = None  # as the last look found it
+    _step_down_at: float | None = None  # as the last look found it; or when a Postgres that is silent is to be killed
 
     async def run(self) -> None:
         """Until the agent is to end and nothing is left to hand over; raises CannotRun when it must not go on."""
@@ -170,7 +170,7 @@ class Tick:
         )
         self.memory = remember(view)
         view = replace(view, memory=self.memory, sync_doubtful=view.key_is_mine and not self.chores.done.sync_settled)
-        self._step_down_at = view.step_down_at
+        self._step_down_at = min((at for at in (view.step_down_at, _hangs_too_long_at(view)) if at is not None), default=None)
         return view
 
     def _watch(self) -> tuple[str | None, int | None]:
@@ -192,7 +192,7 @@ class Tick:
         return Witness(name, self.prober.silent_for_s(name), gone_s)
 
     def _budget_s(self, policy: Policy) -> float:
-        """For one look; cut short when a primary's step-down comes near, so that a silent etcd does not make it late."""
+        """For one look; cut short when the end of a primary's patience is near, so that a silent etcd or Postgres does not make it late."""
         if self._step_down_at is None:
             return policy.retry_timeout_s / 2
         return min(policy.retry_timeout_s / 2, max(self._step_down_at - self.clock(), LEAST_LOOK_S))
@@ -230,6 +230,13 @@ def _steps_down_at(v: View) -> float:
     """A look is due then, lest the fence be the first to notice."""
     at = v.step_down_at
     return at if v.is_primary and at is not None and v.now < at else float("inf")
+
+
+def _hangs_too_long_at(v: View) -> float | None:
+    """When a Postgres that answers nothing has done so for hang_timeout; None: it answers, or that is past."""
+    since = v.memory.silent_since
+    at = None if since is None else since + v.policy.hang_timeout_s
+    return at if at is not None and v.now < at else None
 
 
 def _adopted(v: View, leases: Leases) -> bool:

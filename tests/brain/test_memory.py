@@ -124,3 +124,11 @@ def test_a_job_is_folded_in_once():
     again = remember(w.view())
 
     assert again.failures["clone"].in_a_row == 1
+
+
+def test_a_silence_is_counted_from_when_the_look_began_that_met_it():
+    """hang_timeout would else be longer by what a look at a Postgres that does not answer takes."""
+    silent = a_view().me(PRIMARY, State.SILENT).leads()
+    seen = replace(silent.view(), postgres_seen_at=990.0, now=991.5)
+
+    assert remember(replace(seen, memory=replace(seen.memory, silent_since=None))).silent_since == 990.0

@@ -118,7 +118,7 @@ def _of_postgres(v: View, m: Memory) -> Memory:
         crashes=crashes,
         took_back=m.took_back and not lasted,
         primary_alive=(p.role is Role.PRIMARY) if alive else (m.primary_alive and v.busy),
-        silent_since=_since(p.state is State.SILENT, m.silent_since, v.now),
+        silent_since=_since(p.state is State.SILENT, m.silent_since, v.postgres_seen_at),  # the look itself takes a second and more
         start_took_too_long=(m.start_took_too_long or given_up) and p.state is not State.RUNNING,
         starting_since=_since(p.state is State.STARTING, m.starting_since, v.now),
         primary_since=_since(p.role is Role.PRIMARY and alive and p.state is not State.STARTING, m.primary_since, v.now),
