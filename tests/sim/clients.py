@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rivha.api.health import Question, is_primary
@@ -41,6 +42,13 @@ class Clients:
         self.outages: list[tuple[float, float]] = []  # of writes: when it began, how long it lasted
         self._failing_since: float | None = None
         self._number = 0
+
+    def longest_outage_s(self, since: float) -> float:
+        """In which writes failed, or were answered late; an answer every WRITE_EVERY_S is none."""
+        failed = max((seconds for began, seconds in self.outages if began > since), default=0.0)
+        answered = [a.at for a in self.acknowledged if a.at > since]
+        waited = max((b - a for a, b in pairwise(answered)), default=0.0) - WRITE_EVERY_S
+        return max(failed, waited if waited > WRITE_EVERY_S else 0.0)
 
     async def check(self) -> None:
         """rise 1, fall 2."""

@@ -48,6 +48,11 @@ class SyncLaws(Laws):
     def _nobody_was_overlooked(self, winner: str, before: Cluster) -> None:
         """q + 1 voters are enough, whoever else is about."""
 
+    def _who_may_lead(self, winner: str, before: Cluster) -> None:
+        """The holder leads again whatever its tags say: it led before, and who else holds what it acknowledged is not known."""
+        if before.sync is None or before.sync.leader != winner or not self.world.instances[winner].disk.system_id:
+            super()._who_may_lead(winner, before)
+
     def _the_best_one_won(self, winner: str, before: Cluster) -> None:
         """Any of those who hold every acknowledged commit may win: `_what_is_lost` says whether it did."""
 

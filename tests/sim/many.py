@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from tests.sim import faults, mutants, report
 from tests.sim.faults import LEADER, Fault
 from tests.sim.planting import planted
-from tests.sim.shape import Shape, of_seed
+from tests.sim.shape import QUORUM, SYNCHRONOUS, Shape, of_seed
 from tests.sim.world import World
 
 ALONE_S = 45.0  # how long a single fault is watched
@@ -62,25 +62,26 @@ def results(seeds: Iterable[int], nodes: int | None = None, mutant: str = "") ->
         yield from pool.imap_unordered(functools.partial(one, nodes=nodes, mutant=mutant), seeds)
 
 
-def alone(task: tuple[str, int]) -> tuple[str, float]:
+def alone(task: tuple[str, int], *, synchronous: bool = False, lasts_s: float = LASTS_S) -> tuple[str, float]:
     """One fault in a quiet cluster of three: the longest time in which no write was acknowledged, in virtual seconds.
 
     The bootstrap, in which nobody can write either, does not count. A client writes every quarter of a second.
     """
     kind, seed = task
     at = 2.0 + random.Random(seed).random()  # somewhere between two beats
-    world = World(seed, Shape(), script=[Fault(at, kind, LEADER, LASTS_S)])
+    world = World(seed, Shape(settings=dict(QUORUM)) if synchronous else Shape(), script=[Fault(at, kind, LEADER, lasts_s)])
     world.lasts_s = ALONE_S
     world.run()
-    return kind, max((seconds for began, seconds in world.clients.outages if began > world.whole_at), default=0.0)
+    return kind, world.clients.longest_outage_s(world.whole_at)
 
 
-def outages(each: int) -> dict[str, list[float]]:
+def outages(each: int, *, synchronous: bool = False) -> dict[str, list[float]]:
     """Of every kind but the traps, which wait for what may not come."""
-    kinds = sorted(set(faults.KINDS) - set(faults.TRAPS))
+    kinds = sorted({**faults.MACHINES, **faults.NETWORK, **faults.PEOPLE, **(faults.SYNCHRONOUS if synchronous else {})})
+    task = functools.partial(alone, synchronous=synchronous)
     found: dict[str, list[float]] = {kind: [] for kind in kinds}
     with multiprocessing.Pool(maxtasksperchild=RUNS_A_PROCESS) as pool:
-        for kind, seconds in pool.imap_unordered(alone, [(kind, seed) for kind in kinds for seed in range(each)]):
+        for kind, seconds in pool.imap_unordered(task, [(kind, seed) for kind in kinds for seed in range(each)]):
             found[kind].append(seconds)
     return found
 
@@ -93,5 +94,6 @@ def many(first: int, count: int, nodes: int | None, mutant: str = "") -> int:
             sys.stdout.write(f"seed {seed}: {broken[0].strip()}\n")
     sys.stdout.write(report.of_runs(total, time.monotonic() - began))
     if not mutant:
-        sys.stdout.write(report.of_rules(total) + report.of_outages(outages(min(20, max(1, count // 20)))))
+        found = outages(min(20, max(1, count // 20)), synchronous=first >= SYNCHRONOUS)
+        sys.stdout.write(report.of_rules(total) + report.of_outages(found))
     return 1 if total.failed else 0

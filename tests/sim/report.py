@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 
 def of_runs(r: Result, seconds: float) -> str:
+    synchronous = any(r.happened[kind] for kind in faults.SYNCHRONOUS)
+    own = {**faults.SYNCHRONOUS, **faults.SYNC_TRAPS}
+    possible = [kind for kind in sorted(faults.KINDS) if synchronous or kind not in own]
+    traps = [kind for kind in possible if kind in faults.TRAPS or kind in faults.SYNC_TRAPS]
     changes = ", ".join(f"{r.changes[kind]} {word}" for kind, word in _CHANGES)
     speed = f"{r.virtual_s / seconds:.0f} virtual seconds a second"
     lines = [
@@ -20,10 +24,10 @@ def of_runs(r: Result, seconds: float) -> str:
         f"{changes}; {r.rows} rows acknowledged",
         f"laws broken in {len(r.failed)} runs: {' '.join(str(seed) for seed in sorted(r.failed)[:20])}".rstrip(": "),
         "",
-        "faults: " + ", ".join(f"{kind} {r.happened[kind]}" for kind in sorted(set(faults.KINDS) - set(faults.TRAPS))),
-        f"traps set: {sum(r.happened[kind] for kind in faults.TRAPS)} of {len(faults.TRAPS)} kinds",
+        "faults: " + ", ".join(f"{kind} {r.happened[kind]}" for kind in possible if kind not in traps),
+        f"traps set: {sum(r.happened[kind] for kind in traps)} of {len(traps)} kinds",
     ]
-    if missing := sorted(kind for kind in faults.KINDS if not r.happened[kind]):
+    if missing := [kind for kind in possible if not r.happened[kind]]:
         lines.append("faults that no run had: " + ", ".join(missing))
     return "\n".join(lines) + "\n"
 
