@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from rivha.agent.brain import synchronous
+from rivha.agent.brain import quorum, synchronous
 from rivha.agent.brain.actions import GiveUp, HandOver, Nothing, PostgresVerdict, Promote, SetAside, Start, Stop, Synchronize, Verdict
 from rivha.agent.brain.actions import Restart as RestartAction
-from rivha.agent.brain.holding import FAILURES_TO_RESIGN, another_can_lead, others_can_elect, voters_take_over, why_restarting_is_hopeless
+from rivha.agent.brain.succession import (
+    FAILURES_TO_RESIGN,
+    another_can_lead,
+    others_can_elect,
+    voters_take_over,
+    why_restarting_is_hopeless,
+)
 from rivha.agent.brain.view import View
 from rivha.model import Data, FailoverRequest, Member, Role, State
 
@@ -110,7 +116,8 @@ def promote_the_elected(v: View) -> PostgresVerdict | None:
     if v.sync_doubtful and v.i_am_the_holder:
         return Verdict(Nothing(), "who may elect is written anew before I am promoted: a record of mine may be carried out yet")
     assert v.step_down_at is not None
-    return Verdict(Promote(v.term, v.step_down_at, synchronous.names_to_promote_with(v)), "I was elected")
+    others_elect = v.i_am_the_holder and bool(v.voters)
+    return Verdict(Promote(v.term, v.step_down_at, synchronous.names_to_promote_with(v), others_elect), "I was elected")
 
 
 def start_what_is_down(v: View) -> PostgresVerdict | None:
@@ -145,6 +152,8 @@ def name_the_standbys_that_commits_wait_for(v: View) -> PostgresVerdict | None:
     names = synchronous.names_wanted(v)
     if names is None or v.stopping or not v.may_retry("synchronize", 2.0):
         return None
+    if names == quorum.BLOCK.text:
+        return Verdict(Synchronize(names), "commits are to wait until a standby comes: there is none, and synchronous_mode_strict is on")
     return Verdict(Synchronize(names), f"commits are to wait for {names or 'nobody'}")
 
 
