@@ -182,7 +182,7 @@ async def test_strict_and_alone_commits_wait_it_says_why_and_they_go_on_when_a_s
         assert await second.fetch("select * from waited") == []
 
 
-async def test_strict_a_lost_voter_is_waited_for_and_may_still_elect() -> None:
+async def test_strict_a_lost_voter_is_waited_for_and_may_still_elect_and_strictness_can_be_lifted() -> None:
     async with Lab(2, wishes=Wishes(dynamic={"synchronous_mode_strict": True})) as lab:
         leader = await lab.up()
         [voter] = await lab.replicas()
@@ -201,3 +201,13 @@ async def test_strict_a_lost_voter_is_waited_for_and_may_still_elect() -> None:
         await leader.kill_everything()
         assert await lab.primary(120) is voter
         assert await voter.fetch("select * from waited") == []
+        session = await voter.connect()
+        try:
+            commit = asyncio.create_task(session.execute("drop table waited", timeout=300))
+            await says(lab, "commits wait: ")
+            assert not commit.done()
+            eased = await rivhactl(lab, "edit-config", "-s", "synchronous_mode_strict=false", "--force")
+            assert eased.exit_code == 0, eased.tail()
+            await commit
+        finally:
+            await close(session)

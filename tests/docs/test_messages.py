@@ -1,0 +1,41 @@
+"""What docs/operations.md tells that Rivha says about synchronous replication, Rivha says: in these very words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+SECTION = (ROOT / "docs" / "operations.md").read_text().partition("## Synchronous replication: what it says")[2].partition("\n## ")[0]
+SOURCE = "\n".join(path.read_text() for path in sorted((ROOT / "rivha").rglob("*.py")))
+ROWS = [line for line in SECTION.splitlines() if line.startswith(("| `", "| WARNING"))]
+# The constant part of each message in the table's first column, in its order; the rest are names and numbers.
+SAID = (
+    ("who may elect",),
+    ("nobody: only I may lead",),
+    ("commits are to wait for ",),
+    ("commits are to wait for ",),
+    ("commits are to wait until a standby comes", "commits wait: there is no synchronous standby, and synchronous_mode_strict is on"),
+    ("there is no synchronous standby: what ", " acknowledges now only ", " holds, and nobody else may lead"),
+    (" is lost", " and I rank first", ": standing for election"),
+    ("not standing: ", "not a voter ("),
+    ("holding back: ", " needed pledges", ", waiting for "),
+    ("only ", " holds all commits: waiting for it, or for "),
+    (" may still be alive: suspected after ",),
+    ("synchronous, but etcd has lost who held the commits",),
+    ("etcd holds what I cannot read: ",),
+    (" is no synchronous standby and may lack acknowledged commits",),
+    (" must stream from ",),
+)
+
+
+def test_every_row_of_ours_is_looked_up():
+    assert len(ROWS) == len(SAID) + 1, "the last one is PostgreSQL's"
+
+
+@pytest.mark.parametrize(("row", "parts"), list(zip(ROWS, SAID, strict=False)))
+def test_it_is_said_in_these_words(row: str, parts: tuple[str, ...]):
+    for part in parts:
+        assert part in row.split("|")[1]
+        assert part in SOURCE
