@@ -69,6 +69,13 @@ def test_an_unclean_shutdown_promises_no_checkpoint():
     assert lease(w) == do.Resign("db3", 0, "switchover")
 
 
+def test_a_stopped_standby_promises_no_end_of_its_wal():
+    """Its control file tells the last restartpoint: whoever had only that much would count as holding everything."""
+    w = a_view().me(STANDBY, State.STOPPED, lsn=777).leads().stopping()
+
+    assert lease(w) == do.Resign(None, 0, "the agent ends")
+
+
 def test_a_leader_without_data_gives_the_key_back():
     assert isinstance(lease(a_view().no_data(Data.INACCESSIBLE).leads()), do.Resign)
     wiped = a_view().no_data(Data.EMPTY).leads().initialize(None)

@@ -43,7 +43,8 @@ def ask_nothing_of_a_silent_etcd(v: View) -> LeaseVerdict | None:
 def give_the_key_back_after_a_hand_over(v: View) -> LeaseVerdict | None:
     """My Postgres has stopped for a switchover or for my own end: the candidate may take over at once."""
     if v.key_is_mine and v.down and not v.busy and (v.memory.handed_over_term == v.term or v.stopping):
-        lsn = (v.postgres.wal_lsn or 0) if v.postgres.clean else 0
+        whole = v.postgres.clean and v.postgres.role is Role.PRIMARY  # a standby's control file knows its restartpoint, not its end
+        lsn = (v.postgres.wal_lsn or 0) if whole else 0
         why = "the agent ends" if v.stopping else "switchover"
         return Verdict(Resign(_hand_over_to(v), lsn, why), "my Postgres has stopped to hand over")
     return None
