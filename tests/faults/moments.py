@@ -220,6 +220,35 @@ async def primary_killed_during_switchover(site: Site) -> None:
     await site.writing(now(), 120)
 
 
+@fault
+async def started_while_etcd_is_silent(site: Site) -> None:
+    """A host that comes back without etcd serves reads with the cluster's parameters, not with Postgres's own; then it becomes primary."""
+    old = await site.primary_database()
+    [standby, _] = await site.standbys()
+    site.cut([standby.host], site.etcds.members)
+    await standby.host.power_off()
+    await standby.host.power_on()
+    standby.agent.start()
+
+    async def serves_reads() -> bool:
+        return standby.postmaster() is not None and bool(await _setting(standby))
+
+    await site.wait_for(serves_reads, f"{standby.name} serves reads without etcd")
+    assert (its := await _setting(standby)) == (own := await _setting(old)), f"max_connections: {standby.name} has {its}, {old.name} {own}"
+    await site.heal()
+    code, text = await switch(old, old, standby)
+    assert code == 200, f"{code} {text}"
+    await site.writing(now())
+
+
+async def _setting(node: Node) -> str:
+    """Of a parameter that lies in the cluster's configuration and takes a restart; "" while Postgres does not answer."""
+    try:
+        return str((await node.fetch("show max_connections"))[0]["max_connections"])
+    except SQL_ERRORS:
+        return ""
+
+
 # ---- the disk
 
 
