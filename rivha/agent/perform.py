@@ -261,7 +261,7 @@ class Performer:
     async def _promote(self, action: do.Promote) -> None:
         """The names come first: not one commit of the new primary is to be acknowledged without them."""
         await self.arm()
-        await self.postgres.synchronize(action.names)
+        await self.postgres.synchronize(action.names, surely=action.surely)
         self._in_time(action.start_before)
         await self.postgres.promote()
         self.callbacks.call("on_role_change", "primary")

@@ -42,10 +42,11 @@ class Postgres(Protocol):
         """
         ...
 
-    async def synchronize(self, names: str) -> None:
+    async def synchronize(self, names: str, *, surely: bool = False) -> None:
         """Puts synchronous_standby_names in force on a running server: a primary, or a standby just before its promotion.
 
         Returns when a fresh backend shows them and the sync_state of every WAL sender agrees (HAZARDS H 5). `configure` never changes them.
+        `surely`: a standby's checkpointer must have them, too, or commits made right after the promotion would wait for nobody.
         """
         ...
 

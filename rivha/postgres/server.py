@@ -136,11 +136,11 @@ class Server:
     async def freeze(self) -> WalEnd:
         return await running.freeze(self._parts, self._watcher.known_timeline)
 
-    async def synchronize(self, names: str) -> None:
+    async def synchronize(self, names: str, *, surely: bool = False) -> None:
         before, self._watcher.confirmed = self._watcher.confirmed, None
         pid = self._parts.postmaster.pid
         waiting = before is not None and before[0] == pid and synchronous.checked(before[1]) is not None
-        everywhere = await synchronous.synchronize(self._parts, names, waiting=waiting)
+        everywhere = await synchronous.synchronize(self._parts, names, waiting=waiting, surely=surely)
         if everywhere and self._parts.postmaster.pid is not None:
             self._watcher.confirmed = (self._parts.postmaster.pid, names)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from rivha.errors import CommandFailed
 from rivha.model import Data, Upstream
@@ -25,16 +26,23 @@ async def start(parts: Parts, *, primary: bool, upstream: Upstream | None, names
     if lying != str(version):
         raise CommandFailed(f"{parts.settings.data_dir} is of PostgreSQL {lying}, the programs are of {version}; set postgresql.bin_dir")
     await asyncio.to_thread(parts.conf.read_back)
-    given = parts.conf.names if names is None else names
-    parts.conf.steer(upstream, frozen=keep_frozen and parts.conf.frozen, names=given if primary else "")
-    await bring_up(parts, standby=not primary)
+
+    def steer() -> None:
+        given = parts.conf.names if names is None else names
+        parts.conf.steer(upstream, frozen=keep_frozen and parts.conf.frozen, names=given if primary else "")
+
+    await bring_up(parts, standby=not primary, steer=steer)
 
 
-async def bring_up(parts: Parts, *, standby: bool) -> None:
-    """The part of `start` that asks no questions. Whom to follow is in `parts.conf`."""
+async def bring_up(parts: Parts, *, standby: bool, steer: Callable[[], None] = lambda: None) -> None:
+    """The part of `start` that asks no questions. `steer` says in `parts.conf` whom to follow and to wait for, unless it says so already.
+
+    Not before the directory is a standby's or a primary's: a start as a standby that comes to nothing before that must not leave a
+    primary without the names that its voters count on.
+    """
     await parts.postmaster.kill_all()  # children of a dead postmaster keep its shared memory, and may still write
     await asyncio.to_thread(refuse_taken_port, parts.settings)
-    await asyncio.to_thread(_prepare, parts, standby)
+    await asyncio.to_thread(_prepare, parts, standby, steer)
     control = await parts.control() if standby else None
     log = await asyncio.to_thread(log_of, parts.settings.data_dir)
     since = await asyncio.to_thread(rotate, log)
@@ -44,9 +52,10 @@ async def bring_up(parts: Parts, *, standby: bool) -> None:
     await _ready(parts, pid, log, since)
 
 
-def _prepare(parts: Parts, standby: bool) -> None:
+def _prepare(parts: Parts, standby: bool, steer: Callable[[], None]) -> None:
     parts.postmaster.forget_stale_sockets(parts.conf.socket_folders(), parts.settings.port)
     parts.data.set_standby(standby)
+    steer()
     parts.conf.sanitise()
     parts.conf.write(standby=standby)
 

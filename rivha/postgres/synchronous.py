@@ -145,10 +145,11 @@ class Evidence:
 # ---- the verb
 
 
-async def synchronize(parts: Parts, names: str, *, waiting: bool) -> bool:
+async def synchronize(parts: Parts, names: str, *, waiting: bool, surely: bool = False) -> bool:
     """Puts `names` in force. `waiting`: some were confirmed before, so the checkpointer has already said that commits wait.
 
     False on a standby whose checkpointer could not be asked: once promoted it must be done again before anybody counts on the names.
+    `surely`: never False; raises CommandFailed instead.
     """
     wanted = checked(names)
     file = await running.alive(parts)
@@ -160,7 +161,9 @@ async def synchronize(parts: Parts, names: str, *, waiting: bool) -> bool:
             row = await _shown_by_a_new_backend(parts, file, names)
             evidence = Evidence(wanted, row["version"], Rounds(parts.settings.data_dir), missing)
             async with parts.link.session(file) as connection:
-                return await _everywhere(connection, evidence, standby=row["standby"], crossing=not (waiting and wanted))
+                if row["standby"]:
+                    return await _told(connection, evidence, looks=None if surely else LOOKS_AT_A_STANDBY)
+                return await _everywhere(connection, evidence, crossing=not (waiting and wanted))
     except TimeoutError:
         async with parts.link.session(file) as connection:
             said = await running.mistakes_in_files(connection)
@@ -186,17 +189,26 @@ async def _shown_by_a_new_backend(parts: Parts, file: PidFile, names: str) -> as
         await asyncio.sleep(POLL_S)
 
 
-async def _everywhere(connection: asyncpg.Connection, evidence: Evidence, *, standby: bool, crossing: bool) -> bool:
+async def _told(connection: asyncpg.Connection, evidence: Evidence, *, looks: int | None) -> bool:
+    """Of a standby: whether its checkpointer was told, after so many looks; None: as many as it takes.
+
+    Its senders are no matter: whom a cascade's sender serves is not counted, and it looks at the names anew when it is a primary's.
+    """
+    await evidence.look(connection)  # who is there
+    pause = pauses()
+    while not evidence.told and looks != 0:
+        looks = None if looks is None else looks - 1
+        await evidence.look(connection)
+        if not evidence.told:
+            evidence.missing[:] = ["the checkpointer"]
+            await asyncio.sleep(next(pause))
+    return evidence.told
+
+
+async def _everywhere(connection: asyncpg.Connection, evidence: Evidence, *, crossing: bool) -> bool:
     """Returns when all that count go by the names. `crossing`: whether commits wait at all has changed, which the checkpointer says."""
     await evidence.look(connection)  # who is there
     pause = pauses()
-    if standby:
-        for _ in range(LOOKS_AT_A_STANDBY):
-            await evidence.look(connection)
-            if evidence.told:
-                break
-            await asyncio.sleep(next(pause))
-        return evidence.told
     while True:
         await evidence.look(connection)
         if crossing and not evidence.told:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
@@ -157,6 +158,22 @@ async def test_names_are_not_confirmed_while_the_checkpointer_lets_commits_go_wi
 
 
 @pytest.mark.real
+async def test_whoever_others_may_replace_is_not_promoted_before_its_checkpointer_knows_that_commits_wait(nodes: Nodes):
+    """One that has not heard of the names lets what is committed after the promotion go unreplicated."""
+    a = await nodes.primary()
+    b = await nodes.standby(of=a)
+    c = await nodes.standby(of=b, name="c")  # its sender here never counts it, whatever the names say
+    await eventually(c.streams)
+    await b.server.freeze()
+    async with stopped(b, "checkpointer"):
+        synchronizing = asyncio.create_task(b.server.synchronize('ANY 1 ("c")', surely=True))
+        await eventually(lambda: _shows(b, "synchronous_standby_names", 'ANY 1 ("c")'))
+        await stays_undone(synchronizing)
+    await synchronizing
+    assert (await b.status()).names_confirmed
+
+
+@pytest.mark.real
 async def test_names_are_not_confirmed_while_a_wal_sender_goes_by_the_old_ones(nodes: Nodes):
     """Its row says "quorum" before and after: only what it does tells."""
     a = await nodes.primary()
@@ -224,6 +241,18 @@ async def test_who_is_being_cloned_acknowledges_nothing(nodes: Nodes):
     assert not waiting.done()
     await b.server.start(primary=False, upstream=a.upstream)
     assert await waiting == "acknowledged"
+
+
+@pytest.mark.real
+async def test_a_start_as_a_standby_that_came_to_nothing_does_not_cost_a_primary_its_names(newest: Nodes):
+    """Nobody has become a standby: what is started as a primary next is the one that stopped, and voters count on its names."""
+    a = await newest.primary()
+    await a.server.synchronize('ANY 1 ("b")')
+    await a.server.stop(fast_s=5)
+    with socket.create_server(("127.0.0.1", a.settings.port)), pytest.raises(CommandFailed):
+        await a.server.start(primary=False, upstream=None)
+    await a.server.start(primary=True, upstream=None)
+    assert await a.sql("SHOW synchronous_standby_names") == 'ANY 1 ("b")'
 
 
 # ---- who is no primary

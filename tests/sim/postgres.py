@@ -198,7 +198,7 @@ class SimPostgres:
         self._i.world.stopping(self._i)
         await self._by_itself(self._i.stop(fast_s, quit_s))
 
-    async def synchronize(self, names: str) -> None:
+    async def synchronize(self, names: str, *, surely: bool = False) -> None:
         """The model's processes take a reload one after another: backends first, then the senders and the checkpointer."""
         i = self._i
         i.world.doing(i.host, "synchronize")
@@ -209,7 +209,7 @@ class SimPostgres:
             raise CommandFailed("No space left on device")
         i.reload(names)
         generation, end = i.generation, i.world.loop.now + IN_FORCE_S
-        while not i.names_are_everywhere:
+        while not i.names_are_everywhere or (surely and i.syncrep.names != parse(names)):
             await asyncio.sleep(SYNC_POLL_S)
             if i.generation != generation:
                 raise PostgresUnavailable("Postgres is not running")
