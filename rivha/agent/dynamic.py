@@ -41,6 +41,7 @@ class Dynamic:
         self.effective: Mapping[str, object] = {}
         self.policy = Policy()
         self.recompute()
+        postgres.assume(self.effective)  # a primary started with other sizes than its standbys' would stop their replay (HAZARDS D 66)
 
     @property
     def shared(self) -> dict[str, object]:

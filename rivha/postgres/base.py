@@ -91,6 +91,10 @@ class Postgres(Protocol):
         """Stop fast, start again in the same role with the same upstream."""
         ...
 
+    def assume(self, dynamic: Mapping[str, object]) -> None:
+        """What a start goes by until the first `configure`: of an agent that comes back while etcd is silent. Writes nothing."""
+        ...
+
     async def configure(self, dynamic: Mapping[str, object], *, reload: bool) -> None:
         """Writes postgresql.conf and pg_hba.conf from local and dynamic configuration, atomically; reloads a running server if changed."""
         ...

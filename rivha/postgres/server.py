@@ -147,6 +147,9 @@ class Server:
     async def checkpoint(self) -> None:
         await running.checkpoint(self._parts)
 
+    def assume(self, dynamic: Mapping[str, object]) -> None:
+        self._parts.conf.dynamic = dict(dynamic)
+
     async def configure(self, dynamic: Mapping[str, object], *, reload: bool) -> None:
         self._parts.conf.dynamic = dict(dynamic)
         contents = await asyncio.to_thread(self._parts.data.look)

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 
 from rivha.agent.dynamic import Dynamic
+from rivha.postgres.server import Server
+from rivha.postgres.settings import PostgresSettings
 from tests.sim.postgres import SimPostgres
 from tests.sim.world import World
 
@@ -56,3 +58,14 @@ def test_a_key_that_vanishes_changes_nothing():
     node.dynamic.heard(None)
     assert node.dynamic.policy.ttl_s == 30
     node.world.loop.close()
+
+
+def test_a_start_before_etcd_has_answered_goes_by_what_was_known_last():
+    """An agent that comes back while etcd is silent: a primary of other sizes than its standbys' would stop their replay (HAZARDS D 66)."""
+    server = Server(PostgresSettings("db1", "test", "/nowhere/data"), clock=lambda: 0.0)
+    Dynamic({}, {}, server, {"postgresql": {"parameters": {"max_connections": 57}}}, keep=_forget)
+    assert server._parts.conf.forced(None)["max_connections"] == "57"
+
+
+async def _forget(_: str) -> None:
+    return

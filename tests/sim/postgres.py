@@ -317,6 +317,9 @@ class SimPostgres:
         if not await self._by_itself(i.start()):
             raise CommandFailed("Postgres died while it started")
 
+    def assume(self, dynamic: Mapping[str, object]) -> None:
+        """Of all settings the model knows one, and that one is `synchronize`'s."""
+
     async def configure(self, dynamic: Mapping[str, object], *, reload: bool) -> None:
         """Of all settings the model knows one, and that one is `synchronize`'s."""
         i = self._i
