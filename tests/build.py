@@ -266,6 +266,11 @@ class World:
         self.more["wishes"] = (Wish(kind, number),)
         return self
 
+    def unfit(self, why: str) -> World:
+        """A safeguard that is required is missing."""
+        self.more["unfit"] = why
+        return self
+
     def stopping(self) -> World:
         self.more["stopping"] = True
         return self

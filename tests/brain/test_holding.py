@@ -147,6 +147,28 @@ def test_a_running_primary_of_an_uninitialized_cluster_is_adopted():
     assert lease(a_view().me(PRIMARY).leaderless().initialize(None).holder(None)) == do.Acquire()
 
 
+@pytest.mark.parametrize(
+    "world",
+    [
+        a_view().me(PRIMARY).leaderless().holder(ME),
+        a_view().me(PRIMARY, State.STOPPED).leaderless().holder(ME),
+        a_view().me(PRIMARY).leaderless().initialize(None).holder(None),
+        a_view().no_data().leaderless().initialize(None).holder(None).without("db1", "db3"),
+    ],
+    ids=["running", "stopped", "adopted", "to be made"],
+)
+def test_no_primary_leads_without_the_safeguard_that_is_required(world: World):
+    assert lease(world) not in (do.Nothing(), do.Withdraw())
+    assert lease(world.unfit("a watchdog is required, and there is none")) == do.Nothing()
+
+
+def test_a_primary_without_the_safeguard_that_is_required_is_stopped_when_nobody_leads():
+    unfit = a_view().me(PRIMARY).leaderless().holder(ME).unfit("a watchdog is required, and there is none")
+
+    assert isinstance(decided(unfit).postgres.action, do.Stop)
+    assert decided(a_view().me(PRIMARY).leads().unfit("a watchdog is required, and there is none")).lease.action == do.Renew(22)
+
+
 def test_a_primary_that_others_have_succeeded_may_not_take_the_key():
     assert lease(a_view().me(PRIMARY).leaderless().holder("db1")) == do.Nothing()
 

@@ -166,6 +166,8 @@ def claim_the_bootstrap_of_a_new_cluster(v: View) -> LeaseVerdict | None:
     if others or v.memory.initialized:
         who = ", ".join(others) or "I"
         return Verdict(Nothing(), f"etcd forgot this cluster, but {who} knew it: waiting for a primary that restores it")
+    if v.unfit:
+        return Verdict(Nothing(), f"not bootstrapping: {v.unfit}")
     if not v.may_retry("bootstrap"):
         return Verdict(Nothing(), "waiting before another bootstrap")
     return Verdict(ClaimBootstrap(), "no cluster yet: claiming the bootstrap")
@@ -275,6 +277,8 @@ def why_my_primary_may_not_lead(v: View) -> str | None:
         return f"{c.sync.leader} has led since"
     if v.my_pledge is not None:
         return "I have pledged to follow"
+    if v.unfit:
+        return v.unfit
     if forbidden := history_forbids(v, p.timeline) or _another_went_on(v):
         return forbidden
     if v.policy.paused and not v.is_primary:
