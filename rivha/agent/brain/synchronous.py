@@ -189,6 +189,11 @@ def why_i_leave_the_voters(v: View) -> str | None:
     """A voter never gives up its data, and does not go, while `sync` counts on it: the leader takes it out first (DESIGN 10)."""
     if v.me not in v.voters or v.other_leader is None:
         return None
+    return why_i_am_no_voter(v)
+
+
+def why_i_am_no_voter(v: View) -> str | None:
+    """What a standby says of itself for as long as it is so, lest it be made a voter again while it gives its data up."""
     if v.stopping and not v.policy.paused:
         return "the agent ends"
     if v.wish("reinitialize") is not None:

@@ -121,7 +121,7 @@ def describe(v: View, base: Member) -> Member:
         pending_restart=p.pending_restart,
         paused=v.policy.paused,
         problem="" if v.busy or p.state is State.STARTING else v.problem,
-        leaving=synchronous.why_i_leave_the_voters(v) is not None,
+        leaving=(v.synchronous or bool(v.voters)) and not v.key_is_mine and synchronous.why_i_am_no_voter(v) is not None,
         checkpoint_after_promote=False if v.checkpoint_pending else None,
     )
 
