@@ -66,6 +66,15 @@ def test_a_hand_over_goes_to_a_voter_or_to_whom_the_operator_named():
     assert not isinstance(postgres(switch.sync(ME).wanted(ME, None)), do.HandOver), "nobody else holds all commits"
 
 
+def test_nobody_is_handed_over_to_who_is_no_voter_and_was_never_seen_to_follow():
+    """The resignation would name it, and it would win alone by a timeline's number, which another history may bear (decision 12)."""
+    led = a_view().me(PRIMARY, replication=(a_row("db1"),)).leads().mode("quorum").sync(ME, "db1", 0)
+
+    assert not isinstance(postgres(led.wanted(None, "db3")), do.HandOver)
+    assert isinstance(postgres(led.wanted(None, "db1")), do.HandOver)
+    assert isinstance(postgres(led.wanted(None, "db3", accept_loss=True)), do.HandOver), "an operator knows better"
+
+
 # ---- the voters' proof
 
 

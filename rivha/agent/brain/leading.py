@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from rivha.agent.brain import quorum, synchronous
+from rivha.agent.brain import quorum, synchronous, votes
 from rivha.agent.brain.actions import GiveUp, HandOver, Nothing, PostgresVerdict, Promote, SetAside, Start, Stop, Synchronize, Verdict
 from rivha.agent.brain.actions import Restart as RestartAction
 from rivha.agent.brain.succession import (
@@ -212,7 +212,8 @@ def _why_not_to(v: View, request: FailoverRequest) -> str | None:
     lag = _lag_of(v, member)
     if request.leader is not None and lag > v.policy.maximum_lag_on_failover:
         return f"{name} lags {lag} bytes, more than maximum_lag_on_failover"
-    if request.leader is not None and not _anybody_streams(v, name):
+    may_lack = votes.decide(v) and not request.accept_loss and name not in v.voters  # whom the resignation names wins alone
+    if (request.leader is not None or may_lack) and not _anybody_streams(v, name):
         return f"{name} does not stream from {v.me}: what it lacks would be lost"
     return None
 
