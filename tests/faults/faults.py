@@ -15,6 +15,7 @@ from tests.lab.node import now
 
 CUT_S = 15.0  # longer than a lease lives (ttl 10) and everybody has drawn his conclusions
 ETCD_LOSS_S = 45.0
+LATE_S, LOST_SHARE = 0.04, 0.1
 SUSPECT_AFTER_S = 2.0  # Rivha's default
 
 FAULTS: dict[str, Fault] = {}
@@ -272,6 +273,28 @@ async def voter_deaf_to_the_primary(site: Site) -> None:
     [standby, _] = await site.standbys()
     site.cut([old.host], [standby.host], both_ways=False)
     await still_leads(site, old, CUT_S)
+    await site.writing(now())
+
+
+@fault
+async def primary_on_a_slow_wire(site: Site) -> None:
+    """40 ms more each way: commits are slow, and nobody has a reason to take over; then it dies, and somebody does."""
+    old = await site.primary_database()
+    await old.host.delay(LATE_S)
+    await still_leads(site, old, CUT_S)
+    await site.writing(now())
+    old.kill_postmaster()
+    await site.writing(now() + 0.5)
+
+
+@fault
+async def everything_on_a_lossy_wire(site: Site) -> None:
+    """Every host loses a tenth of what it receives; TCP mends that slowly. Whoever leads at the end, nothing acknowledged is lost."""
+    for host in site.hosts:
+        host.loses = LOST_SHARE
+        host.filter()
+    await asyncio.sleep(2 * CUT_S)
+    await site.mend_network()
     await site.writing(now())
 
 

@@ -37,7 +37,9 @@ class Host:
         self.services: dict[str, Service] = {}
         self.environment: dict[str, str] = {}  # of all its programs
         self.deaf_to: set[str] = set()  # addresses whose packets it does not get
+        self.loses = 0.0  # the share of what it receives that is lost
         self.unplugged = False
+        self._delay: asyncio.subprocess.Process | None = None
         self._unshare: subprocess.Popen[bytes] | None = None
         self._orders: IO[bytes] | None = None
         self._answers = -1  # the pipe's end, not blocking
@@ -91,6 +93,7 @@ class Host:
     async def power_off(self) -> None:
         if not self.on:
             return
+        await self.hurry()
         assert self._unshare is not None
         for port in (f"w-{self.name}", f"a-{self.name}"):
             await world.run("ip", "link", "del", port)
@@ -124,10 +127,33 @@ class Host:
         if self.on:
             await world.run("ip", "link", "set", f"w-{self.name}", "master", world.WIRE)
 
+    async def delay(self, late_s: float) -> None:
+        """Each frame on its cable takes so much longer, in each direction, until `hurry`, or until it is switched off."""
+        port, near, far = f"w-{self.name}", f"n-{self.name}", f"f-{self.name}"
+        await world.run("ip", "-batch", "-", stdin="\n".join([
+            f"link set {port} nomaster", f"link add {near} type veth peer name {far}", f"link set {near} up",
+            f"link set {far} master {world.WIRE} up",
+        ]))  # fmt: skip
+        argv = [sys.executable, "-ISE", str(INIT.with_name("delay.py")), port, near, str(1000 * late_s)]
+        self._delay = await asyncio.create_subprocess_exec(*argv, stdin=subprocess.DEVNULL)
+
+    async def hurry(self) -> None:
+        if self._delay is None:
+            return
+        if self._delay.returncode is None:
+            self._delay.kill()
+        await self._delay.wait()
+        self._delay = None
+        await world.run("ip", "link", "del", f"n-{self.name}")
+        if not self.unplugged:
+            await self.plug_in()
+
     def filter(self) -> None:
-        """Brings the packet filter in line with `deaf_to`."""
+        """Brings the packet filter in line with `deaf_to` and `loses`."""
         if self.on:
             drops = [["iptables", "-A", "INPUT", "-i", "eth0", "-s", address, "-j", "DROP"] for address in sorted(self.deaf_to)]
+            lost = ["-m", "statistic", "--mode", "random", "--probability", f"{self.loses:.3f}", "-j", "DROP"]
+            drops += [["iptables", "-A", "INPUT", "-i", "eth0", *lost]] if self.loses else []
             self.do(["iptables", "-F", "INPUT"], *drops)
 
     # ---- programs

@@ -292,8 +292,10 @@ class Site(Lab):
 
     async def mend_network(self) -> None:
         for host in self.hosts:
-            if host.deaf_to:
+            await host.hurry()
+            if host.deaf_to or host.loses:
                 host.deaf_to.clear()
+                host.loses = 0.0
                 host.filter()
             if host.unplugged:
                 await host.plug_in()
