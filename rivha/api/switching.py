@@ -93,9 +93,11 @@ def _why_not(view: View, cluster: Cluster, action: str, body: SwitchBody) -> str
         others = [body.candidate]
     if not others:
         return "cluster does not have members except leader"
-    obstacles = [_obstacle(view, cluster, action, leader, name) for name in others]
-    if all(obstacles):
-        return "no good candidates have been found: " + "; ".join(filter(None, obstacles))
+    obstacles = {name: _obstacle(view, cluster, action, leader, name) for name in others}
+    if all(obstacles.values()):
+        return "no good candidates have been found: " + "; ".join(filter(None, obstacles.values()))
+    if not body.candidate and (view.synchronous or view.voters) and all(why for name, why in obstacles.items() if name in view.voters):
+        return "no other member can take over: there is no synchronous standby"  # the leader, who names nobody, leaves it to the voters
     return None
 
 

@@ -17,7 +17,7 @@ from rivha.api.control import Control
 from rivha.api.reply import Reply
 from rivha.dcs.base import Delete, Put, Txn
 from rivha.errors import ConfigError
-from rivha.model import FailoverRequest, LeaderKey, Outcome
+from rivha.model import FailoverRequest, LeaderKey, Outcome, PostgresStatus
 from tests.api.serving import ask, serving
 from tests.api.views import END, NOW, a_cluster, a_desk, a_member, a_primary, a_standby, a_view, silent_etcd, voters
 
@@ -144,9 +144,19 @@ async def test_a_switchover_is_filed_and_answered_when_the_leader_has_changed() 
     assert (put.key, json.loads(put.value)) == ("failover", {"leader": "a", "member": "c"})
 
 
-@pytest.mark.parametrize("body", [{"leader": "a"}, {"leader": "a", "candidate": "b"}])
-async def test_a_switchover_asked_of_a_leader_that_has_just_taken_over_waits_for_its_voters(body: dict[str, str]) -> None:
-    new = a_view("a", a_primary(replication=()), policy={"synchronous_mode": "quorum"}, cluster=a_cluster(sync=voters()))
+@pytest.mark.parametrize(
+    ("body", "postgres", "me"),
+    [
+        ({"leader": "a"}, a_primary(), "a"),
+        ({"leader": "a"}, a_primary(replication=()), "a"),
+        ({"leader": "a"}, a_standby(), "c"),
+        ({"leader": "a", "candidate": "b"}, a_primary(replication=()), "a"),
+    ],
+)
+async def test_a_switchover_asked_of_a_leader_that_has_just_taken_over_waits_for_its_voters(
+    body: dict[str, str], postgres: PostgresStatus, me: str
+) -> None:
+    new = a_view(me, postgres, policy={"synchronous_mode": "quorum"}, cluster=a_cluster(sync=voters()))
     settled = a_view("a", policy={"synchronous_mode": "quorum"}, cluster=a_cluster(sync=voters("b")))
     desk = a_desk(new)
     written = recording(desk, lambda: later(settled, leader=LeaderKey("b", 78, 101)))

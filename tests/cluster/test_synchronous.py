@@ -138,7 +138,7 @@ async def test_a_switchover_asked_right_after_a_crash_happens(lab: Lab) -> None:
         await lab.wait_for(replaced, "another has taken over", poll_s=0.005)
         [second] = seconds
         code, text = await second.ask("POST", "/switchover", {"leader": second.name}, 60)
-        assert code == 200, text
+        assert code == 200, f"{text}\n{await lab.describe()}"
         assert await lab.heal() is not second
         account = await lab.account(writer)
         assert (account.lost, account.ghosts) == ((), ())
