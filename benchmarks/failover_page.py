@@ -22,41 +22,57 @@ class Seen(Protocol):
     fault: str
     outage_s: float
     acknowledged: int
+    unknown: int
+    refused: int
     lost: int
     writable: int
     writes: list[int]
 
 
-def write(folder: Path, machine: Machine, titles: Mapping[str, str], rounds: Sequence[Seen], notes: Sequence[str]) -> None:
+def write(
+    folder: Path, machine: Machine, titles: Mapping[str, str], unnoticed: Sequence[str], rounds: Sequence[Seen], notes: Sequence[str]
+) -> None:
+    """`unnoticed`: the faults of which no client is to notice anything."""
     page = folder / "failover.md"
     before, _, rest = page.read_text().partition(BEGIN)
     after = rest.partition(END)[2]
-    page.write_text(f"{before}{BEGIN}\n{table(machine, titles, rounds, notes)}\n{END}{after}")
+    page.write_text(f"{before}{BEGIN}\n{table(machine, titles, unnoticed, rounds, notes)}\n{END}{after}")
     (folder / "failover.svg").write_text(plot(titles, rounds))
 
 
-def table(machine: Machine, titles: Mapping[str, str], rounds: Sequence[Seen], notes: Sequence[str]) -> str:
+def table(machine: Machine, titles: Mapping[str, str], unnoticed: Sequence[str], rounds: Sequence[Seen], notes: Sequence[str]) -> str:
     systems = list(dict.fromkeys(r.system for r in rounds))
-    count = max(sum(r.system == systems[0] and r.fault == fault for r in rounds) for fault in {r.fault for r in rounds})
+    counts = {system: sum(r.system == system and r.fault == rounds[0].fault for r in rounds) for system in systems}
     head = ["no write for, in seconds: median (worst)", *systems, *(f"{name} / {systems[0]}" for name in systems[1:])]
-    lines = [f"{machine.text()}\n", f"{count} rounds each.\n", _row(head), _row(["---"] * len(head))]
+    lines = [
+        f"{machine.text()}\n",
+        f"Rounds: {', '.join(f'{system} {count}' for system, count in counts.items())}.\n",
+        _row(head),
+        _row(["---"] * len(head)),
+    ]
     for fault in dict.fromkeys(r.fault for r in rounds):
         each = [[r for r in rounds if (r.system, r.fault) == (system, fault)] for system in systems]
-        medians = [statistics.median(r.outage_s for r in mine) for mine in each]
-        cells = [_cell(mine) for mine in each]
-        ratios = [f"{median / max(medians[0], 0.01):.0f}" for median in medians[1:]]
-        lines.append(_row([titles[fault], *cells, *ratios]))
+        medians = [statistics.median(r.outage_s for r in mine) if mine else 0.0 for mine in each]
+        ratios = [f"{median / max(medians[0], 0.01):.1f}" for median in medians[1:]]
+        lines.append(_row([titles[fault], *map(_cell, each), *ratios]))
+    for fault in (name for name in unnoticed if any(r.fault == name for r in rounds)):
+        failed = [[r.unknown + r.refused for r in rounds if (r.system, r.fault) == (system, fault)] for system in systems]
+        cells = [" ".join(map(str, mine)) or "-" for mine in failed]
+        lines.append(_row([f"statements that failed: {titles[fault]}", *cells, *([""] * (len(systems) - 1))]))
     for what in ("acknowledged", "lost"):
         sums = [str(sum(getattr(r, what) for r in rounds if r.system == system)) for system in systems]
         lines.append(_row([f"rows {what}", *sums, *([""] * (len(systems) - 1))]))
-    return "\n".join(
-        [*lines, "", *notes, "", "**!** two Postgres servers took writes when they went on: the old primary was fenced by nobody.\n"]
+    second = (
+        "\\* Two Postgres servers were out of recovery when writes went on. The old one could not acknowledge any: nobody confirmed it."
     )
+    return "\n".join([*lines, "", *(f"{note}.  " for note in notes), "", second])
 
 
 def _cell(mine: Sequence[Seen]) -> str:
+    if not mine:
+        return "-"
     outages = [r.outage_s for r in mine]
-    mark = " **!**" if any(r.writable > 1 for r in mine) else ""
+    mark = " \\*" if any(r.writable > 1 for r in mine) else ""
     return f"{statistics.median(outages):.2f} ({max(outages):.2f}){mark}"
 
 
@@ -77,14 +93,14 @@ def plot(titles: Mapping[str, str], rounds: Sequence[Seen]) -> str:
     for number, system in enumerate(systems):
         lines.append(f'<text x="{LEFT + 120 * number}" y="28" fill="{COLOURS[number % 3]}">{escape(system)}</text>')
     for number, fault in enumerate(faults):
-        firsts = [next(r for r in rounds if (r.system, r.fault) == (system, fault)) for system in systems]
+        firsts = [next((r for r in rounds if (r.system, r.fault) == (system, fault)), None) for system in systems]
         lines += _panel(titles[fault], firsts, TOP + number * (HEIGHT + GAP))
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 
-def _panel(title: str, firsts: Sequence[Seen], top: float) -> Iterator[str]:
-    slices = len(firsts[0].writes)
-    peak = max(1, *(max(r.writes) for r in firsts))
+def _panel(title: str, firsts: Sequence[Seen | None], top: float) -> Iterator[str]:
+    slices = max(len(r.writes) for r in firsts if r)
+    peak = max(1, *(max(r.writes) for r in firsts if r))
     yield f'<text x="{LEFT}" y="{top + 8}" font-weight="bold">{escape(title)}</text>'
     floor = top + 12 + HEIGHT
     yield f'<line x1="{LEFT}" y1="{floor}" x2="{LEFT + WIDTH}" y2="{floor}" stroke="#999"/>'
@@ -94,5 +110,7 @@ def _panel(title: str, firsts: Sequence[Seen], top: float) -> Iterator[str]:
         yield f'<line x1="{x:.1f}" y1="{floor}" x2="{x:.1f}" y2="{floor + 3}" stroke="#999"/>'
         yield f'<text x="{x:.1f}" y="{floor + 12}" text-anchor="middle">{second}</text>'
     for number, seen in enumerate(firsts):
+        if seen is None:
+            continue
         points = [f"{LEFT + i * WIDTH / slices:.1f},{floor - HEIGHT * n / peak:.1f}" for i, n in enumerate(seen.writes)]
         yield f'<polyline fill="none" stroke="{COLOURS[number % 3]}" stroke-width="1" points="{" ".join(points)}"/>'
