@@ -259,6 +259,7 @@ class Cluster:
     retain_slots: tuple[str, ...] = ()  # `status`: slots of members that are gone for less than member_slots_ttl
     status_revision: int = 0
     sync: SyncState | None = None
+    held_revision: int = 0  # `rivha/synchronous`: the leader goes by a synchronous mode, whatever `config` says by now; 0: no key
     failover: FailoverRequest | None = None
     failover_revision: int = 0  # also of a value that is no request (Patroni leaves `{}` behind) or not readable
     history: tuple[HistoryLine, ...] = ()

@@ -125,7 +125,13 @@ class World:
 
     # ---- etcd
 
+    def held(self, synchronously: bool = True) -> World:
+        """What the leader said: that it goes by a synchronous mode."""
+        self._set(held_revision=40 if synchronously else 0)
+        return self
+
     def mode(self, mode: str, **settings: Any) -> World:
+        self.held(mode != "off")
         return self.settings(synchronous_mode=mode, **settings)
 
     def sync(self, leader: str | None, voters: str = "", quorum: int = 0) -> World:

@@ -14,6 +14,7 @@ from rivha.agent.brain.upkeep import (
     Chore,
     ClearFailover,
     Configure,
+    HoldSynchronously,
     Housekeeping,
     KeepSlots,
     Publish,
@@ -84,6 +85,10 @@ class Chores:
                 await self._publish(v, chore, budget_s)
             case RecordVoters(electors):
                 await self._record_voters(v, electors, budget_s)
+            case HoldSynchronously(on):
+                assert v.cluster is not None
+                outcome = await self._dcs.commit(writes.hold_synchronously(v.cluster, self._me, on), budget_s)
+                self.done = replace(self.done, held_term=v.term if outcome is Outcome.DONE else 0)
             case Restore(initialize, config):
                 await self._restore(v, initialize, config, budget_s)
             case ClearFailover(why):

@@ -25,6 +25,7 @@ HISTORY = "history"
 MEMBERS = "members/"
 PLEDGES = "rivha/pledges/"
 RESIGNED = "rivha/resigned"
+HELD = "rivha/synchronous"
 
 T = TypeVar("T")
 _Object = Mapping[str, object]
@@ -60,6 +61,7 @@ class _Parser:
             retain_slots=retained,
             status_revision=self.written(STATUS),
             sync=self.read(SYNC, _sync),
+            held_revision=self.written(HELD),
             failover=self.read(FAILOVER, _failover),
             failover_revision=self.written(FAILOVER),
             history=self.read(HISTORY, _history) or (),

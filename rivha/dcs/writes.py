@@ -13,6 +13,7 @@ from rivha.dcs.base import Delete, Put, Txn, Unchanged
 from rivha.dcs.records import (
     CONFIG,
     FAILOVER,
+    HELD,
     HISTORY,
     INITIALIZE,
     LEADER,
@@ -129,6 +130,7 @@ def win(c: Cluster, me: str, lease_id: int) -> Txn:
         Unchanged(RESIGNED, c.resigned.revision if c.resigned else 0),
         Unchanged(FAILOVER, c.failover_revision),
         Unchanged(CONFIG, c.config_revision),
+        Unchanged(HELD, c.held_revision),
     )
     # No voters: what only the winner holds is nobody else's yet, so for this moment nobody else may lead.
     alone = SyncState(me, frozenset(), 0, 0)
@@ -147,6 +149,13 @@ def record_voters(c: Cluster, me: str, voters: Iterable[str], quorum: int) -> Tx
     Writing what stands there already gives it a new revision, which refuses a write of mine that is still on its way.
     """
     return Txn((_leader_mine(c, me), _sync_as_read(c)), (Put(SYNC, sync_text(me, voters, quorum)),))
+
+
+def hold_synchronously(c: Cluster, me: str, on: bool) -> Txn:
+    """Says whether I go by a synchronous mode: a holder that cannot hear that the mode was turned off goes on without a lease, and is not
+    to be succeeded as in asynchronous mode. Guards: the key is mine at the term read, `sync` and what is said now as read.
+    """
+    return Txn((_leader_mine(c, me), _sync_as_read(c), Unchanged(HELD, c.held_revision)), (Put(HELD, me) if on else Delete(HELD),))
 
 
 def rebind(c: Cluster, me: str, lease_id: int) -> Txn:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from rivha.agent.brain.upkeep import (
     ClearFailover,
     Configure,
+    HoldSynchronously,
     Housekeeping,
     KeepSlots,
     Publish,
@@ -132,3 +133,12 @@ def test_a_directory_of_another_cluster_is_not_given_our_configuration():
     w = a_view().me().leader("db1").etcd(config={"ttl": 10}, config_revision=2)
     assert settings(w.view(), Housekeeping()) == (Configure(2),)
     assert settings(w.etcd(initialize="1").view(), Housekeeping()) == ()
+
+
+def test_a_leader_says_that_it_goes_by_a_synchronous_mode_once_a_term_and_takes_it_back_when_it_is_off():
+    on, off = (a_view().me(PRIMARY).mode(mode).leads() for mode in ("quorum", "off"))
+
+    assert of(HoldSynchronously, on) == [HoldSynchronously(True)]
+    assert of(HoldSynchronously, on, Housekeeping(held_term=TERM)) == []
+    assert of(HoldSynchronously, off) == []
+    assert of(HoldSynchronously, off.held()) == [HoldSynchronously(False)]

@@ -58,13 +58,14 @@ def test_after_a_resignation_of_unknown_outcome_nothing_starts_in_place_though_e
 
 
 def test_after_a_hand_over_the_key_goes_to_the_named_candidate_with_the_shutdown_checkpoint():
-    w = a_view().me(PRIMARY, State.STOPPED, lsn=777).leads().wanted(ME, "db3").remembers(handed_over_term=50)
+    w = a_view().me(PRIMARY, State.STOPPED, lsn=777).leads().wanted(ME, "db3").remembers(handed_over_term=50, handed_over_to="db3")
 
     assert lease(w) == do.Resign("db3", 777, "switchover")
 
 
 def test_an_unclean_shutdown_promises_no_checkpoint():
-    w = a_view().me(PRIMARY, State.CRASHED, lsn=777, clean=False).leads().wanted(ME, "db3").remembers(handed_over_term=50)
+    stopped = a_view().me(PRIMARY, State.CRASHED, lsn=777, clean=False).leads().wanted(ME, "db3")
+    w = stopped.remembers(handed_over_term=50, handed_over_to="db3")
 
     assert lease(w) == do.Resign("db3", 0, "switchover")
 

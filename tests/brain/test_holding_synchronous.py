@@ -344,3 +344,11 @@ def test_a_holder_that_cannot_start_makes_way_for_whom_an_operator_named_accepti
     assert isinstance(lease(broken.wanted(None, "db3", accept_loss=True)), do.Resign)
     assert lease(crashed("", 0).wanted(None, "db3", accept_loss=True)) == do.Renew(LEADER_LEASE), "it may come up yet"
     assert lease(broken.member(a_member("db3", state="stopped"))) == do.Renew(LEADER_LEASE)
+
+
+def test_a_mode_that_was_turned_off_makes_no_leader_while_the_holder_may_not_have_heard_of_it():
+    """Alone, cut off from etcd, it needs no lease: whoever led beside it would be a second primary."""
+    off = a_view().me(STANDBY).mode("off").sync("db1").leaderless(60.0)
+
+    assert rule(off) == "pledge_when_nobody_leads"
+    assert rule(off.held()) == "wait_while_the_holder_may_live"

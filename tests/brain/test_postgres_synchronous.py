@@ -106,7 +106,7 @@ def test_a_crashed_primary_starts_in_place_while_etcd_is_silent_whatever_its_lea
 
     assert isinstance(postgres(down), do.Start)
     assert not (isinstance(a := postgres(down.remembers(handed_over_term=50)), do.Start) and a.primary), "not after a hand-over"
-    assert postgres(gone(State.CRASHED, left_s=-60.0).mode("off")) != do.Start(True)
+    assert postgres(gone(State.CRASHED, left_s=-60.0).settings(synchronous_mode="off")) != do.Start(True)
 
 
 def test_an_agent_that_begins_while_etcd_is_silent_starts_nothing_as_a_primary():

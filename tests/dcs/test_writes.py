@@ -446,3 +446,16 @@ def test_a_merge_guards_and_writes_what_both_did_and_each_key_once(one: Txn, two
     assert set(both.when) == {*one.when, *two.when}
     assert set(both.then) == {*one.then, *two.then}
     assert len({write.key for write in both.then}) == len(both.then)
+
+
+def test_that_a_leader_holds_synchronously_is_said_by_the_leader_alone_and_stays_when_another_wins(store: Store) -> None:
+    c = store.cluster()
+    late = writes.hold_synchronously(c, "a", False)
+    assert store.commit(writes.hold_synchronously(c, "a", True))
+    assert not store.commit(late)
+    pledge(store, "b")
+    pledge(store, "c")
+    before = store.cluster()
+    assert store.commit(writes.win(before, "b", B_LEASE))
+    assert store.cluster().held_revision > 0
+    assert not store.commit(writes.hold_synchronously(before, "a", False))

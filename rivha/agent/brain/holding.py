@@ -303,9 +303,8 @@ def _whom_we_lost(v: View) -> str:
 
 
 def _hand_over_to(v: View) -> str | None:
-    """The switchover's candidate; at the agent's own end nobody is named, the best one takes over."""
-    failover = v.cluster.failover if v.cluster else None
-    return failover.candidate if failover and not v.stopping else None
+    """The candidate for whom I stopped, whatever was asked since; at the agent's own end nobody is named, the best one takes over."""
+    return v.memory.handed_over_to if v.memory.handed_over_term == v.term and not v.stopping else None
 
 
 def _won_by_request(v: View) -> bool:

@@ -52,6 +52,7 @@ class Memory:
     compared_term: int = 0
     compared_at: float | None = None
     handed_over_term: int = 0  # I stopped my Postgres in this term to hand over
+    handed_over_to: str | None = None  # to whom; who asks for another meanwhile comes too late
     primary_since: float | None = None  # my Postgres has been seen running as a primary since
     replies: Mapping[str, Reply] = field(default_factory=dict)  # by standby
     in_force: InForce | None = None  # synchronous_standby_names of my primary
@@ -143,7 +144,7 @@ def _of_the_job(v: View, m: Memory) -> Memory:
         return replace(m, history=j.result if j.outcome == "done" else "unknown", compared_term=j.term, compared_at=j.ended_at)
     if j.kind == "handover" and j.outcome == "done":
         request = v.last_cluster.failover if v.last_cluster else None
-        return replace(m, handed_over_term=j.term, tried_request=request.revision if request else None)
+        return replace(m, handed_over_term=j.term, handed_over_to=j.subject or None, tried_request=request.revision if request else None)
     if j.kind in ("rewind", "clone", "promote", "bootstrap") and j.outcome == "done":
         return replace(m, history="", compared_term=0)
     return m

@@ -84,16 +84,6 @@ def names_to_promote_with(v: View) -> str:
     return (quorum.BLOCK if v.policy.synchronous_mode_strict else quorum.NOBODY).text
 
 
-def names_to_start_with(v: View) -> str | None:
-    """A primary in place: what the voters in etcd require. None: what lies in its files, which kept the rule when it stopped.
-
-    It keeps it also with a record that may be carried out yet, and names never change before that one is refused (docs/decisions/0012).
-    """
-    if v.cluster is None or not v.i_am_the_holder or not v.voters or v.sync_doubtful:
-        return None
-    return _names_of_the_voters(v)
-
-
 def _names_of_the_voters(v: View) -> str:
     assert v.sync is not None
     return Names(v.voters, len(v.voters) - v.sync.quorum).text

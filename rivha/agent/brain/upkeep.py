@@ -46,6 +46,13 @@ class RecordVoters:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldSynchronously:
+    """Says, or takes back, that I go by a synchronous mode."""
+
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ClearFailover:
     why: str
 
@@ -76,7 +83,7 @@ class RefuseWish:
     why: str
 
 
-Chore: TypeAlias = Publish | Restore | RecordVoters | ClearFailover | WriteHistory | Configure | KeepSlots | RefuseWish
+Chore: TypeAlias = Publish | Restore | RecordVoters | HoldSynchronously | ClearFailover | WriteHistory | Configure | KeepSlots | RefuseWish
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,7 @@ class Housekeeping:
     my_slot: str = ""  # the name of the slot that I would have on another leader
     published: Member | None = None
     published_at: float = float("-inf")
+    held_term: int = 0  # the leadership in which `rivha/synchronous` was written by me, and nothing of unknown outcome since
     history_term: int = 0  # the leadership in which the history was last written
     sync_settled: bool = False  # no write of `sync` of mine can be carried out yet: the last one was, or I have been seen not to lead since
     optime: Lsn = 0
@@ -100,7 +108,7 @@ def upkeep(v: View, me: Member, h: Housekeeping) -> tuple[Chore, ...]:
     """`me`: this node as it would be published now, its addresses filled in by the agent."""
     if v.cluster is None:
         return ()
-    return tuple(chore for group in (_voters(v), _publishing(v, me, h), _leaders(v, h), _slots(v, h), _wishes(v)) for chore in group)
+    return tuple(chore for group in (_voters(v, h), _publishing(v, me, h), _leaders(v, h), _slots(v, h), _wishes(v)) for chore in group)
 
 
 def describe(v: View, base: Member) -> Member:
@@ -154,11 +162,21 @@ def state_word(v: View) -> str:
     )  # Patroni would say running: nobody may count on it
 
 
-def _voters(v: View) -> Iterator[Chore]:
+def _voters(v: View, h: Housekeeping) -> Iterator[Chore]:
     """One change at a time, and none while the names are on their way."""
     electors = synchronous.electors_wanted(v) if not v.busy_with("synchronize") else None
     if electors is not None:
         yield RecordVoters(electors)
+    elif _leads_otherwise_than_it_says(v, h):
+        yield HoldSynchronously(v.synchronous)
+
+
+def _leads_otherwise_than_it_says(v: View, h: Housekeeping) -> bool:
+    """Once a term, too: what an agent before me sent may be carried out yet, and is refused by the new revision. Off: without voters."""
+    leads = v.i_lead and v.i_am_the_holder and v.running and v.postgres.role is Role.PRIMARY and not v.unreadable
+    if v.synchronous:
+        return leads and (not v.is_held_synchronously or h.held_term != v.term)
+    return leads and v.is_held_synchronously and not v.voters
 
 
 def _publishing(v: View, me: Member, h: Housekeeping) -> Iterator[Chore]:

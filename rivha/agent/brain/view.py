@@ -128,6 +128,12 @@ class View:
         return self.sync is not None and self.sync.leader == self.me
 
     @property
+    def is_held_synchronously(self) -> bool:
+        """The leader said that it goes by a synchronous mode, and nobody has said otherwise since."""
+        c = self.cluster or self.last_cluster
+        return c is not None and c.held_revision > 0
+
+    @property
     def proof_window_s(self) -> float:
         """How old a voter's reply may be and still count: it is sent once a second, and looked for once a beat, silent etcd or not."""
         return REPLY_EVERY_S + self.policy.loop_wait_s + self.policy.retry_timeout_s / 2 + 0.5
@@ -142,7 +148,7 @@ class View:
         if sync is None or sync.leader != self.me or self.sync_doubtful or self.other_leader is not None or not self.synchronous:
             return None
         if not sync.voters:
-            return float("inf")
+            return float("inf") if self.is_held_synchronously else None
         shown = [reply.changed_at for name in sync.voters if (reply := self.memory.replies.get(name)) and reply.changed_at is not None]
         needed = len(sync.voters) - sync.quorum
         return sorted(shown, reverse=True)[needed - 1] + self.proof_window_s if 0 < needed <= len(shown) else None

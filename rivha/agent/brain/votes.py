@@ -11,8 +11,11 @@ from rivha.model import Lsn, Member, Pledge, Role, format_lsn
 
 
 def decide(v: View) -> bool:
-    """Whether it is votes, and not the mere absence of a leader, that make one. A mode that was just turned off leaves voters behind."""
-    return v.synchronous or bool(v.voters)
+    """Whether it is votes, and not the mere absence of a leader, that make one.
+
+    A mode that was just turned off leaves voters behind, or a holder that has not heard of it and needs no lease.
+    """
+    return v.synchronous or bool(v.voters) or v.is_held_synchronously
 
 
 def is_voter(v: View) -> bool:
