@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rivha.agent.brain import actions as do
@@ -324,3 +326,11 @@ def test_a_lost_voter_is_who_shows_no_reply_and_not_whose_agent_is_away():
     away = settled().without("db3")
 
     assert goal(away.streams(a_row("db3")).replies(db1=9.0)) == Goal(names_of("db3"), 1, False)
+
+
+def test_the_voters_of_a_primary_that_tells_nothing_stay():
+    """It refuses the agent's password: what is in force there, and who streams, is not known."""
+    world = settled()
+    world.status = replace(world.status, wal_lsn=None, replication=(), synchronous_standby_names="", names_confirmed=False)
+
+    assert step(world) is None

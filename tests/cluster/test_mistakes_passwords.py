@@ -71,6 +71,7 @@ async def test_a_wrong_superuser_password_is_named_and_stops_nobody() -> None:
             assert len(await looks_on(lab, node, 5)) < 20
         assert pids == {node.name: node.postmaster() for node in lab.nodes}
         assert await lab.streaming_from(leader) == {standby.name}
+        assert await lab.voters() == {standby.name}, "it holds every commit, though the leader's agent cannot see it"
         for node in lab.nodes:
             node.write_config()
             await reload(node)

@@ -41,9 +41,10 @@ def _before_the_promotion(v: View) -> Step | None:
 
 
 def _is_my_business(v: View) -> bool:
-    """I lead, with a primary that runs, and neither of us is on the way out."""
+    """I lead, with a primary that runs and tells (one that refuses my password does not), and neither of us is on the way out."""
     p = v.postgres
-    return v.i_lead and v.running and p.role is Role.PRIMARY and not v.busy_with("stop", "handover", "restart")
+    told = v.running and p.role is Role.PRIMARY and p.wal_lsn is not None
+    return v.i_lead and told and not v.busy_with("stop", "handover", "restart")
 
 
 def _streaming(v: View) -> frozenset[str]:
