@@ -260,6 +260,12 @@ class Laws:
         """A promotion begins at once."""
         return False
 
+    def lives(self, host: str, witness: str) -> None:
+        """That host answered the witness's probe; or, witness "", it renewed its lease as the leader."""
+
+    def answered(self, host: str) -> None:
+        """/primary of that host was answered with 200."""
+
     def unsettled(self) -> str:
         """What the cluster is still on its way to, besides one primary and its standbys; "" when it has arrived."""
         return ""

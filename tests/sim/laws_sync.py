@@ -7,7 +7,7 @@ nobody acknowledges a row that who may lead does not hold. Beyond the promise ar
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -23,13 +23,17 @@ if TYPE_CHECKING:
     from tests.sim.clients import Acknowledged
 
 FLOWS_S = 2.0  # a cluster in which nothing is wrong acknowledges something at least so often
+KEPT_S = 20.0  # of signs of life
+ON_THE_WAY_S, LAST_LOOK_S = 0.3, 0.8  # a question and its answer; from a candidate's last look to its winning transaction
 LATELY = 100  # acknowledged rows that each change of the voters is judged by
 
 
 @dataclass
 class SyncLaws(Laws):
     paused_at: float = math.inf  # when the pause in office began
+    modes_at: float = 0.0  # when the configuration was last edited
     last: Acknowledged | None = None  # the last acknowledged row
+    signs: dict[tuple[str, str], list[float]] = field(default_factory=dict)  # (leader, witness) -> when it was last seen to live
 
     # ---- what may be, other than in asynchronous mode
 
@@ -44,6 +48,24 @@ class SyncLaws(Laws):
         pledged = {p.name for p in before.pledges} & (before.sync.voters if before.sync else frozenset())
         if before.sync is None or winner not in before.sync.voters or len(pledged) <= before.sync.quorum:
             self.break_("the key was taken without the voters", f"by {winner}, pledged {sorted(pledged)}, {before.sync}")
+        old = before.leader.name if before.leader is not None else ""
+        for witness in (winner, ""):
+            if self._seen_alive(old, witness):
+                self.break_(
+                    "a leader was deposed that lives", f"{winner} took over from {old}, which {'renews' if not witness else 'answers it'}"
+                )
+
+    def lives(self, host: str, witness: str) -> None:
+        """Kept as long as any suspicion may take."""
+        signs, now = self.signs.setdefault((host, witness), []), self.world.loop.now
+        signs[:] = [at for at in (*signs, now) if now - at < KEPT_S]
+
+    def _seen_alive(self, host: str, witness: str) -> bool:
+        """When it must have been silent: within what a suspicion takes, but before the candidate's last look, on a network in order."""
+        network, now = self.world.network, self.world.loop.now
+        begin = now - self.world.hosts[witness or host].policy.suspect_after_s + ON_THE_WAY_S
+        well = not network.loss and not network.late and not network.late_keys and network.slow == 1.0
+        return well and any(begin < at < now - LAST_LOOK_S for at in self.signs.get((host, witness), []))
 
     def _nobody_was_overlooked(self, winner: str, before: Cluster) -> None:
         """q + 1 voters are enough, whoever else is about."""
@@ -52,6 +74,15 @@ class SyncLaws(Laws):
         """The holder leads again whatever its tags say: it led before, and who else holds what it acknowledged is not known."""
         if before.sync is None or before.sync.leader != winner or not self.world.instances[winner].disk.system_id:
             super()._who_may_lead(winner, before)
+            self._a_voter_leads(winner, before)
+
+    def _a_voter_leads(self, winner: str, before: Cluster) -> None:
+        """Or whom the leader that stopped has named, with all that it had (`_what_is_lost`), or an operator who accepts the loss."""
+        named = before.resigned is not None and before.resigned.candidate == winner and before.resigned.lsn > 0
+        accepted = before.failover is not None and before.failover.accept_loss
+        off = before.config is None or before.config.get("synchronous_mode") == "off"
+        if before.sync is not None and winner not in before.sync.voters and not named and not accepted and not off:
+            self.break_("who is no voter leads", f"{winner}, {before.sync}")
 
     def _the_best_one_won(self, winner: str, before: Cluster) -> None:
         """Any of those who hold every acknowledged commit may win: `_what_is_lost` says whether it did."""
@@ -68,6 +99,25 @@ class SyncLaws(Laws):
     def became_primary(self, instance: Instance) -> None:
         self._a_crash_loop_ends(instance)
         self.names_taken(instance)
+
+    def working(self, host: str, work: str) -> None:
+        """A voter never gives up its data: who elects must hold what it acknowledged (HAZARDS H 11)."""
+        super().working(host, work)
+        sync = self.cluster().sync
+        if work in ("set_aside", "rewind") and sync is not None and host in sync.voters:
+            self.break_("a voter gives up its data", f"{host}: {work}, {sync}")
+
+    def answered(self, host: str) -> None:
+        """Who was succeeded leaves routing within proof_window, though it cannot hear of it (DESIGN 7)."""
+        sync, h, now = self.cluster().sync, self.world.hosts[host], self.world.loop.now
+        policy = h.policy
+        limit_s = 2.0 * (
+            1.0 + policy.loop_wait_s + policy.retry_timeout_s
+        )  # each step may be late: reply, look, answer, a clock that runs wrong
+        since = max(self.leader_at, h.well_since, self.void_until, self.modes_at)
+        succeeded = sync is not None and sync.leader not in (None, host) and not policy.paused
+        if succeeded and now - since > limit_s and not h.instance.trouble.files_s:
+            self.break_("/primary is answered by who was succeeded", f"{host}, {sync.leader if sync else ''} leads")
 
     def may_lead_by_itself(self, instance: Instance) -> bool:
         """A voter, if so many others can vote that one is elected."""
@@ -137,6 +187,7 @@ class SyncLaws(Laws):
     def wrote(self, key: str, now: KeyValue | None) -> None:
         super().wrote(key, now)
         if key == records.CONFIG:
+            self.modes_at = self.world.loop.now
             config = self.cluster().config
             paused = bool(config and config.get("pause"))
             self.paused_at = (self.paused_at if self.paused_at < math.inf else self.world.loop.now) if paused else math.inf

@@ -83,6 +83,7 @@ class Lookout:
 
     def answered(self, host: Host) -> None:
         """/primary was 200: for a standby it is so at the most as long as a look at Postgres counts as fresh (HAZARDS B 21)."""
+        self.laws.answered(host.name)
         view, now = host.core.desk.latest if host.core is not None else None, self.laws.world.loop.now
         if host.instance.role is not Role.STANDBY or not host.instance.alive or view is None:
             self.standby_since.pop(host.name, None)

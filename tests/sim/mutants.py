@@ -1,9 +1,10 @@
 """Planted bugs: what somebody could have got wrong in the real code, one by one. A simulator that does not notice them proves nothing.
 
-Each is a function that plants itself (mutants_lease.py, mutants_work.py); its docstring says what is wrong with it. `hints` are seeds that
-are known to notice it, and `within` is how many of the seeds 0, 1, 2, ... must do. `scripts/sim --mutant NAME --many N` looks for more.
+Each is a function that plants itself (mutants_lease.py, mutants_work.py, mutants_sync.py); its docstring says what is wrong with it. `hints` are seeds that
+are known to notice it, and `within` is how many of the seeds 0, 1, 2, ... must do, both counted from `first`: 1,000,000 for those of the
+synchronous modes. `scripts/sim --mutant NAME --many N --from M` looks for more.
 What needs a rare constellation has a script of its own instead of the seeds' random ones: the seeds then only shuffle who and when. A
-mutant that survives means that the world lacks a fault or a law. The synchronous modes' own (voters, barriers) come with issue 4.
+mutant that survives means that the world lacks a fault or a law.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from dataclasses import dataclass
 
 from tests.sim import mutants_lease as of_lease
 from tests.sim import mutants_lot as by_lot
+from tests.sim import mutants_sync as of_sync
 from tests.sim import mutants_work as of_work
 from tests.sim.planting import Garden
-from tests.sim.shape import SETTINGS, Shape
+from tests.sim.shape import QUORUM, SETTINGS, SYNCHRONOUS, Shape
 
 FAST = {**SETTINGS, "ttl": 3, "retry_timeout": 1}
 
@@ -27,17 +29,23 @@ class Mutant:
     within: int  # seeds
     script: str = ""  # faults.parse, but with ";" between the faults
     shape: Shape = Shape()  # noqa: RUF009 - of the script's cluster; frozen
+    first: int = 0  # the seed that `hints` and `within` are counted from
 
     @property
     def name(self) -> str:
         return self.plant.__name__
 
     @property
+    def seeds(self) -> tuple[int, ...]:
+        """The hints first."""
+        return tuple(self.first + n for n in (*self.hints, *(n for n in range(self.within) if n not in self.hints)))
+
+    @property
     def what(self) -> str:
         return (self.plant.__doc__ or "").strip()
 
 
-_ALL = (
+_ASYNCHRONOUS = (
     Mutant(of_lease.expiry_counted_from_the_reply, (0,), 4, "2.2 suspended_in_renew leader 8"),
     Mutant(of_lease.no_fence, (62, 182), 300),
     Mutant(of_lease.fence_trusts_the_brain, (62, 182), 300),
@@ -130,4 +138,107 @@ _ALL = (
     ),
     Mutant(by_lot.silence_taken_for_no_primary, (0,), 4, "2 postgres_hung leader 6; 2.5 config_edited_on_a_slow_disk leader 20"),
 )
+LAGGARD = "4 one_cut_from_leader db3 10; 5.2 power_off leader 30"  # a voter that lacks what another holds
+AGAIN = "2 one_cut_from_leader db2 20; 7 etcd_down leader 20; 8 agent_killed leader 1"  # stopped in office, and promoted in it
+_SYNCHRONOUS = (
+    Mutant(of_sync.wins_with_q, (2, 9), 40, first=SYNCHRONOUS),
+    Mutant(
+        of_sync.any_pledges_elect_any_of_them,
+        (0,),
+        16,
+        LAGGARD + "; 5 agent_frozen_in_pledge db2 9.9",
+        Shape(settings=QUORUM),
+        first=SYNCHRONOUS,
+    ),
+    Mutant(of_sync.a_stranger_wins, (3,), 100, first=SYNCHRONOUS),
+    Mutant(of_sync.pledges_without_freezing, (0, 2), 10, first=SYNCHRONOUS),
+    Mutant(
+        of_sync.late_pledges_are_not_refused,
+        (0,),
+        8,
+        "1 pledges_land_late db1 40; " + "; ".join(f"{at} leaders_agent_unheard leader 4" for at in (2, 9, 16, 23, 30)),
+        Shape(settings=QUORUM),
+        first=SYNCHRONOUS,
+    ),
+    Mutant(of_sync.one_witness_convicts, (6, 9), 20, first=SYNCHRONOUS),
+    Mutant(
+        of_sync.hands_over_to_who_is_behind,
+        (0,),
+        8,
+        "2.6 one_cut_from_leader db3 30; 3 agent_told_to_end leader 1; 3.05 power_off db2 30",
+        Shape(settings=QUORUM),
+        first=SYNCHRONOUS,
+    ),
+    Mutant(of_sync.voters_before_the_barrier, (0,), 8, LAGGARD, Shape(settings=QUORUM), first=SYNCHRONOUS),
+    Mutant(
+        of_sync.no_barrier, (0,), 8, "2 one_flushes_slowly db3 16; 4 nosync_for_a_while db2 20", Shape(settings=QUORUM), first=SYNCHRONOUS
+    ),
+    Mutant(of_sync.electors_first, (0,), 60, first=SYNCHRONOUS),
+    Mutant(of_sync.names_first, (0,), 60, first=SYNCHRONOUS),
+    Mutant(of_sync.alone_before_etcd_says_so, (0,), 60, first=SYNCHRONOUS),
+    Mutant(of_sync.reloads_are_taken_at_once, (0,), 60, first=SYNCHRONOUS),
+    Mutant(
+        of_sync.names_count_when_they_are_written,
+        (0,),
+        8,
+        "2 slow_reload leader 10; 2 slow_reload leader 10.04; 2.1 one_flushes_slowly db3 16; 4 nosync_for_a_while db2 20",
+        Shape(settings=QUORUM),
+        first=SYNCHRONOUS,
+    ),
+    Mutant(
+        of_sync.late_records_are_not_refused,
+        (0,),
+        8,
+        "1 sync_lands_late db1 50;" + ";".join(f"{at} nosync_for_a_while db{at % 3 + 1} 1.2" for at in range(2, 50, 4)),
+        Shape(settings=QUORUM),
+        first=SYNCHRONOUS,
+    ),
+    Mutant(
+        of_sync.records_are_written_unguarded,
+        (0,),
+        8,
+        "1 sync_lands_late db1 60;"
+        + ";".join(f"{at} nosync_for_a_while db{at % 3 + 1} 2" for at in range(2, 50, 4))
+        + ";"
+        + ";".join(f"{at}.3 power_off leader 5" for at in range(6, 50, 12)),
+        Shape(settings=QUORUM),
+        first=SYNCHRONOUS,
+    ),
+    Mutant(of_sync.configure_changes_the_names, (0,), 60, first=SYNCHRONOUS),
+    Mutant(
+        of_sync.leaving_voters_are_kept,
+        (0,),
+        8,
+        "; ".join(f"2 reinit_asked db{n} 1" for n in (1, 2, 3)),
+        Shape(settings=QUORUM),
+        first=SYNCHRONOUS,
+    ),
+    Mutant(
+        of_sync.voters_give_up_their_data,
+        (0,),
+        8,
+        "; ".join(f"2 reinit_asked db{n} 1" for n in (1, 2, 3)),
+        Shape(settings=QUORUM),
+        first=SYNCHRONOUS,
+    ),
+    Mutant(of_sync.promotes_before_the_names, (0,), 8, AGAIN, Shape(settings=QUORUM), first=SYNCHRONOUS),
+    Mutant(
+        of_sync.promotes_with_any_names,
+        (0,),
+        8,
+        AGAIN,
+        Shape(settings=QUORUM),
+        first=SYNCHRONOUS,
+    ),
+    Mutant(
+        of_sync.names_lost_at_a_restart,
+        (0,),
+        8,
+        "2 etcd_down leader 20; 4 postmaster_killed leader 1",
+        Shape(settings=QUORUM),
+        first=SYNCHRONOUS,
+    ),
+    Mutant(of_sync.proof_of_stale_replies, (0,), 8, "2 split_in_two db2 40", Shape(settings=QUORUM), first=SYNCHRONOUS),
+)
+_ALL = (*_ASYNCHRONOUS, *_SYNCHRONOUS)
 MUTANTS: dict[str, Mutant] = {mutant.name: mutant for mutant in _ALL}

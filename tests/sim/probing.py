@@ -31,7 +31,9 @@ async def ask(asker: Host, api_url: str, budget_s: float) -> bool:
     world.later(network.delay_s(), arrived)
     try:
         async with asyncio.timeout(budget_s):
-            return await answer
+            if await answer:
+                world.laws.lives(peer.name, asker.name)
+            return answer.result()
     except TimeoutError:
         return False
 

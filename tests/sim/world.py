@@ -196,6 +196,8 @@ class World:
 
     def _renewed(self, lease_id: int) -> None:
         leader = self.store.keys.get("leader")
+        if leader is not None and leader.lease_id == lease_id:
+            self.laws.lives(leader.value, "")
         if self.traps and leader is not None and leader.lease_id == lease_id:
             traps.spring(self, leader.value, "renew")
 
