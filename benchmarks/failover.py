@@ -163,9 +163,6 @@ async def suffer(site: Site, system: str, name: str) -> Round:
     if fault.harm is not lose_quorum:
         await site.writing(now(), WRITES_AGAIN_S)
     writable = len(await site.primaries())
-    for node in site.nodes:
-        if isinstance(node, Database):
-            node.service.babysit(False)
     await judge(site, trial)
     until = now()
     ledger = site.ledger

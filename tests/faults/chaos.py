@@ -11,6 +11,7 @@ import random
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from tests.faults.host import Host
 from tests.faults.site import Database, Site
@@ -40,14 +41,23 @@ async def nothing() -> None:
     """Nothing to take back: it mends itself."""
 
 
+async def start_again(node: Database) -> None:
+    """Now, or when it has ended: who was asked to end may be handing over still, or be frozen."""
+    if node.host.on and not node.agent.alive:
+        node.agent.start()
+    else:
+        node.service.babysit(True)
+
+
 def some_database(site: Site, lot: random.Random) -> Database:
     return site.database(lot.choice([node.name for node in site.nodes]))
 
 
 async def likely_primary(site: Site, lot: random.Random) -> Database:
-    """The primary, if there is one now; most faults are most interesting there."""
+    """The primary, if there is one now; most faults are most interesting there. Draws as often when there is none."""
+    somebody, rather_the_primary = some_database(site, lot), lot.random() < 0.7
     leader = await site.leader()
-    return site.database(leader.name) if leader is not None and lot.random() < 0.7 else some_database(site, lot)
+    return site.database(leader.name) if leader is not None and rather_the_primary else somebody
 
 
 @harm(3)
@@ -57,8 +67,7 @@ async def power_off(site: Site, lot: random.Random) -> Undo:
 
     async def back() -> None:
         await node.host.power_on()
-        if not node.agent.alive:
-            node.agent.start()
+        await start_again(node)
 
     return back
 
@@ -83,11 +92,7 @@ async def kill_agent(site: Site, lot: random.Random) -> Undo:
     node = await likely_primary(site, lot)
     node.agent.signal(signal.SIGKILL)
 
-    async def back() -> None:
-        if node.host.on and not node.agent.alive:
-            node.agent.start()
-
-    return back
+    return partial(start_again, node)
 
 
 @harm(2)
@@ -174,11 +179,11 @@ async def freeze_etcd(site: Site, lot: random.Random) -> Undo:
 @harm(2)
 async def switch_over(site: Site, lot: random.Random) -> Undo:
     leader = await site.leader()
-    candidate = some_database(site, lot)
+    candidate, asked_of = some_database(site, lot), some_database(site, lot)
     if leader is None or leader is candidate:
         return nothing
     body = {"leader": leader.name, "candidate": candidate.name}
-    asked = asyncio.create_task(some_database(site, lot).ask("POST", "/switchover", body, CANDIDATE_S))
+    asked = asyncio.create_task(asked_of.ask("POST", "/switchover", body, CANDIDATE_S))
 
     async def answered() -> None:
         await asyncio.wait({asked}, timeout=CANDIDATE_S)
@@ -192,11 +197,7 @@ async def stop_agent(site: Site, lot: random.Random) -> Undo:
     node = await likely_primary(site, lot)
     node.agent.signal(signal.SIGTERM)
 
-    async def back() -> None:
-        if node.host.on and not node.agent.alive:
-            node.agent.start()
-
-    return back
+    return partial(start_again, node)
 
 
 @dataclass(slots=True)

@@ -251,8 +251,9 @@ class Service(Process):
 
     @property
     def alive(self) -> bool:
+        """Or about to be: who is started again at once is never seen dead."""
         self.host.look()
-        return self._pid is not None and self._code is None
+        return self._pid is not None and (self._code is None or (self.restart and self.host.on))
 
     @property
     def pid(self) -> int:

@@ -56,6 +56,8 @@ async def suffer(site: Site, name: str, fault: Fault, calm_s: float = CALM_S) ->
 
 async def begin(site: Site, name: str, calm_s: float = CALM_S) -> Trial:
     await site.heal()
+    for node in site.nodes:
+        site.database(node.name).service.babysit(False)
     await asyncio.sleep(calm_s)
     await site.writing(now())
     return Trial(name, await site.mode(), (await site.primary()).name, now())
