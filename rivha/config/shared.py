@@ -31,6 +31,7 @@ from rivha.config.values import (
 )
 from rivha.errors import ConfigError
 from rivha.model import Policy
+from rivha.postgres import names
 
 # etcd's smallest lease is 2 s with its default election timeout, and it looks for expired ones every half second (HAZARDS I 1): below 3 s
 # there is no room for one lost renewal.
@@ -244,8 +245,22 @@ def without_effect(d: Dynamic) -> list[str]:
 
 def own_names(given: Mapping[str, Any]) -> str:
     """The operator's synchronous_standby_names, for mode `off`; PostgreSQL's names know no case."""
+    text = _said_names(given)
+    return "" if _wrong_names(text) else text
+
+
+def _said_names(given: Mapping[str, Any]) -> str:
     found = [item for name, item in given.items() if name.lower() == STANDBY_NAMES and item is not None]
     return str(found[-1]) if found else ""
+
+
+def _wrong_names(text: str) -> str | None:
+    """What is wrong with them: a promotion with names that PostgreSQL refuses would fail."""
+    try:
+        names.parse(text)
+    except ValueError as wrong:
+        return f"postgresql.parameters.{wrong}"
+    return None
 
 
 def likely(path: str, model: type[BaseModel] = Dynamic) -> str:
@@ -258,15 +273,17 @@ def likely(path: str, model: type[BaseModel] = Dynamic) -> str:
 def mistakes(raw: Mapping[str, Any]) -> list[str]:
     """Everything that is wrong with a dynamic configuration as a whole."""
     found, by_place = judged(raw)
-    broken = rule_broken(found)
-    return [*by_place.values(), *([broken] if broken else [])]
+    wrongs = rule_broken(found), _wrong_names(_said_names(found.postgresql.parameters))
+    return [*by_place.values(), *(sentence for sentence in wrongs if sentence)]
 
 
 def complaints(dynamic: Mapping[str, object]) -> tuple[str, ...]:
     """What is wrong with, or not used of, a dynamic configuration that the cluster runs on, and what is done instead."""
     raw, told = translated(dynamic)
     found, by_place = judged(raw)
-    result = [*told, *(f"{sentence}; the value is not used" for sentence in by_place.values())]
+    wrong_names = _wrong_names(_said_names(found.postgresql.parameters))
+    unused = [*by_place.values(), *([wrong_names] if wrong_names else [])]
+    result = [*told, *(f"{sentence}; the value is not used" for sentence in unused)]
     broken = rule_broken(found)
     if broken:
         loop_wait, retry_timeout = repaired(found)

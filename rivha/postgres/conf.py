@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from rivha.postgres.names import NAMES as NAMES
 from rivha.postgres.settings import PostgresSettings
 
 HEADER = "# Written by Rivha, which overwrites every change: use `rivhactl edit-config`, or the node's YAML file.\n"
@@ -71,7 +72,7 @@ RECOVERY = (
     "trigger_file",
     "standby_mode",
 )
-NAMES = "synchronous_standby_names"  # the brain's, by `synchronize` and `start`: no parameter, and as unwelcome in postgresql.auto.conf
+# NAMES: the brain's, by `synchronize` and `start`: no parameter, and as unwelcome in postgresql.auto.conf
 OPERATORS_OWN = ("restore_command", "archive_cleanup_command", "recovery_end_command", "recovery_min_apply_delay")
 
 _NAME = re.compile(r"[A-Za-z_][\w$]*(\.[A-Za-z_][\w$]*)*", re.ASCII)

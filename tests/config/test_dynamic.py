@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rivha.config import check_patch, complaints, dynamic, load, policy
-from rivha.config.shared import LOOP_WAIT_MIN, PLACES, RETRY_TIMEOUT_MIN, TTL_MIN, Dynamic, first
+from rivha.config.shared import LOOP_WAIT_MIN, PLACES, RETRY_TIMEOUT_MIN, TTL_MIN, Dynamic, first, mistakes
 from rivha.errors import ConfigError
 from rivha.model import Policy
 
@@ -231,3 +231,14 @@ def test_a_setting_cannot_smuggle_in_a_second_line():
 
 def test_a_default_of_every_key_passes_its_own_limits():
     Dynamic.model_validate(json.loads(Dynamic().model_dump_json(exclude_none=True)))
+
+
+def test_names_of_the_operators_own_that_postgres_would_refuse_are_named_and_not_used():
+    """In mode off they are put in force before each promotion, which would fail with them."""
+    raw = {"synchronous_mode": "off", "postgresql": {"parameters": {"synchronous_standby_names": "ANY 0 (a)"}}}
+
+    assert policy(raw).own_standby_names == ""
+    assert any("ANY 0 (a)" in sentence for sentence in complaints(raw))
+    assert any("ANY 0 (a)" in sentence for sentence in mistakes(raw))
+    right = {"synchronous_mode": "off", "postgresql": {"parameters": {"synchronous_standby_names": "ANY 1 (a)"}}}
+    assert policy(right).own_standby_names == "ANY 1 (a)"

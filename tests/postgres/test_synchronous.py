@@ -11,7 +11,7 @@ from rivha.errors import CommandFailed
 from rivha.model import Role
 from rivha.postgres import conf
 from rivha.postgres.command import clean_environment, run
-from rivha.postgres.synchronous import Names, parse
+from rivha.postgres.names import Names, parse
 from tests.postgres.nodes import DYNAMIC, Node, Nodes, caught_up, commit, eventually, has, slots, stays_undone, stopped
 from tests.postgres.versions import newest, nodes
 
