@@ -268,8 +268,8 @@ async def test_a_primary_whose_disk_fills_up_gives_way_and_returns_when_there_is
                 await leads(lab, other)
                 await writes_again(lab, writer, began)
 
-                async def told() -> bool:  # the voter takes over before the full node tries to start again, and says why it cannot
-                    return "No space left on device" in full.agent.log.read_text()
+                async def told() -> bool:  # when the full node tries to come back; the voter has taken over before it could say anything
+                    return "free space on that disk" in full.agent.log.read_text()
 
                 await lab.wait_for(told, f"{full.name} says that its disk is full")
                 assert len(await looks_on(lab, full, 10)) < 40
