@@ -11,6 +11,7 @@ from rivha.agent.chores import Chores
 from rivha.agent.desk import Desk
 from rivha.agent.journal import Journal
 from rivha.agent.lease import Leases
+from rivha.model import State
 from tests.build import ME, PRIMARY, STANDBY, World, a_row, a_view, decided, names_of
 from tests.sim.etcd import SimDcs
 from tests.sim.postgres import SimPostgres
@@ -88,3 +89,13 @@ def test_a_record_may_land_until_one_was_written_since_or_somebody_else_was_seen
     chores.saw(a_view().leaderless().view())
     assert chores.done.sync_settled
     world.loop.close()
+
+
+def test_a_cut_off_primary_that_had_to_stop_is_not_started_again_as_one():
+    """The fence stops it at once, again and again (simulator, sync_partition); as a standby it serves reads until etcd answers."""
+    stopped = a_view().me(PRIMARY, State.STOPPED).leads(-5.0).mode("quorum").sync(ME, "db1 db3", 1).last_read().etcd_silent(20.0)
+
+    assert decided(stopped.replies(db1=15.0, db3=15.0)).postgres.action == do.Start(False, None)
+    proven = decided(stopped.replies(db1=0.5, db3=0.5)).postgres.action
+    assert isinstance(proven, do.Start)
+    assert proven.primary

@@ -1,10 +1,10 @@
 """Planted bugs: what somebody could have got wrong in the real code, one by one. A simulator that does not notice them proves nothing.
 
-Each is a function that plants itself (mutants_lease.py, mutants_work.py, mutants_sync.py); its docstring says what is wrong with it. `hints` are seeds that
-are known to notice it, and `within` is how many of the seeds 0, 1, 2, ... must do, both counted from `first`: 1,000,000 for those of the
-synchronous modes. `scripts/sim --mutant NAME --many N --from M` looks for more.
-What needs a rare constellation has a script of its own instead of the seeds' random ones: the seeds then only shuffle who and when. A
-mutant that survives means that the world lacks a fault or a law.
+Each is a function that plants itself (mutants_lease.py, mutants_work.py, mutants_sync.py); its docstring says what is wrong with it.
+`hints` are seeds that are known to notice it, and `within` is how many of the seeds 0, 1, 2, ... must do, both counted from `first`: a
+million for those of the synchronous modes. `scripts/sim --mutant NAME --many N --from M` looks for more. What needs a rare constellation
+has a script of its own instead of the seeds' random ones: the seeds then only shuffle who and when. A mutant that survives means that the
+world lacks a fault or a law.
 """
 
 from __future__ import annotations
@@ -141,10 +141,10 @@ _ASYNCHRONOUS = (
 LAGGARD = "4 one_cut_from_leader db3 10; 5.2 power_off leader 30"  # a voter that lacks what another holds
 AGAIN = "2 one_cut_from_leader db2 20; 7 etcd_down leader 20; 8 agent_killed leader 1"  # stopped in office, and promoted in it
 _SYNCHRONOUS = (
-    Mutant(of_sync.wins_with_q, (2, 9), 40, first=SYNCHRONOUS),
+    Mutant(of_sync.wins_with_q, (9, 2), 40, first=SYNCHRONOUS),
     Mutant(
         of_sync.any_pledges_elect_any_of_them,
-        (0,),
+        (2, 5),
         16,
         LAGGARD + "; 5 agent_frozen_in_pledge db2 9.9",
         Shape(settings=QUORUM),
@@ -154,7 +154,7 @@ _SYNCHRONOUS = (
     Mutant(of_sync.pledges_without_freezing, (0, 2), 10, first=SYNCHRONOUS),
     Mutant(
         of_sync.late_pledges_are_not_refused,
-        (0,),
+        (0, 2),
         8,
         "1 pledges_land_late db1 40; " + "; ".join(f"{at} leaders_agent_unheard leader 4" for at in (2, 9, 16, 23, 30)),
         Shape(settings=QUORUM),
@@ -174,9 +174,9 @@ _SYNCHRONOUS = (
         of_sync.no_barrier, (0,), 8, "2 one_flushes_slowly db3 16; 4 nosync_for_a_while db2 20", Shape(settings=QUORUM), first=SYNCHRONOUS
     ),
     Mutant(of_sync.electors_first, (0,), 60, first=SYNCHRONOUS),
-    Mutant(of_sync.names_first, (0,), 60, first=SYNCHRONOUS),
-    Mutant(of_sync.alone_before_etcd_says_so, (0,), 60, first=SYNCHRONOUS),
-    Mutant(of_sync.reloads_are_taken_at_once, (0,), 60, first=SYNCHRONOUS),
+    Mutant(of_sync.names_first, (0, 2), 60, first=SYNCHRONOUS),
+    Mutant(of_sync.alone_before_etcd_says_so, (5, 6), 60, first=SYNCHRONOUS),
+    Mutant(of_sync.reloads_are_taken_at_once, (3, 4), 60, first=SYNCHRONOUS),
     Mutant(
         of_sync.names_count_when_they_are_written,
         (0,),
@@ -204,7 +204,7 @@ _SYNCHRONOUS = (
         Shape(settings=QUORUM),
         first=SYNCHRONOUS,
     ),
-    Mutant(of_sync.configure_changes_the_names, (0,), 60, first=SYNCHRONOUS),
+    Mutant(of_sync.configure_changes_the_names, (0, 3), 60, first=SYNCHRONOUS),
     Mutant(
         of_sync.leaving_voters_are_kept,
         (0,),
@@ -238,7 +238,7 @@ _SYNCHRONOUS = (
         Shape(settings=QUORUM),
         first=SYNCHRONOUS,
     ),
-    Mutant(of_sync.proof_of_stale_replies, (0,), 8, "2 split_in_two db2 40", Shape(settings=QUORUM), first=SYNCHRONOUS),
+    Mutant(of_sync.proof_of_stale_replies, (6, 7), 8, "2 split_in_two db2 40", Shape(settings=QUORUM), first=SYNCHRONOUS),
 )
 _ALL = (*_ASYNCHRONOUS, *_SYNCHRONOUS)
 MUTANTS: dict[str, Mutant] = {mutant.name: mutant for mutant in _ALL}

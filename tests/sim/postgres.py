@@ -216,7 +216,8 @@ class SimPostgres:
             self._reachable()
             if i.world.loop.now >= end:
                 raise CommandFailed(f"synchronous_standby_names = '{names}' is not in force {IN_FORCE_S:g} s after a reload")
-        self._confirmed = (generation, names)
+        if i.syncrep.names == parse(names):  # a standby's checkpointer may come later
+            self._confirmed = (generation, names)
 
     async def promote(self) -> None:
         self._reachable()

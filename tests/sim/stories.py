@@ -73,12 +73,11 @@ class Story:
 
 
 def _end(world: World) -> list[str]:
-    clients, outages = world.clients, world.clients.outages
-    longest = max((lasted for _, lasted in outages), default=0.0)
+    clients, longest_s = world.clients, world.clients.longest_outage_s(world.whole_at)
     return [
         f"leaders: {' '.join(world.laws.leaders)}; laws broken: {len(world.laws.broken)}",
         f"writes: {len(clients.acknowledged)} acknowledged, of which {_lost(world)} are lost; {clients.unknown} unknown, {clients.refused} "
-        f"refused, the longest outage {longest:.2f} s",
+        f"refused, the longest outage {longest_s:.2f} s",
     ]
 
 

@@ -100,15 +100,16 @@ def stop_a_primary_of_unknown_right(v: View) -> PostgresVerdict | None:
 
 
 def restart_in_place_while_my_lease_lives(v: View) -> PostgresVerdict | None:
-    """A crash during an etcd outage: within the lease nobody else can lead; synchronous, nothing is acknowledged alone."""
+    """A crash during an etcd outage: while my lease lives, or my voters have just shown that nobody was elected, nobody else can lead.
+
+    Later than that the fence would stop it again at once; it is a standby until etcd answers.
+    """
     if not (v.down and v.has_data and v.postgres.role is Role.PRIMARY) or v.stopping:
         return None
     if v.lease is None or v.step_down_at is None or not v.may_retry("start") or v.memory.handed_over_term == v.memory.last_term:
         return None
-    if v.synchronous and v.i_am_the_holder:
-        return Verdict(Start(True), "etcd is silent: starting my synchronous primary in place")
     if v.now < v.step_down_at:
-        return Verdict(Start(True, None, v.step_down_at), "etcd is silent but my lease lives: starting Postgres in place")
+        return Verdict(Start(True, None, v.step_down_at), "etcd is silent but nobody else can lead yet: starting Postgres in place")
     return None
 
 
