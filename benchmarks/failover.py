@@ -21,7 +21,8 @@ from benchmarks import failover_page, patroni
 from benchmarks.report import Figure, Machine, parser, prepare, say, show
 from tests.faults import world
 from tests.faults.ledger import ACKNOWLEDGED, REFUSED, UNKNOWN
-from tests.faults.site import MEASURED, Database, Site
+from tests.faults.servers import Database
+from tests.faults.site import MEASURED, Site
 from tests.faults.trial import begin, judge
 from tests.lab.binaries import NotFoundError
 from tests.lab.cluster import GaveUpError

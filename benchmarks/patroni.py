@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.faults.site import Database
+from tests.faults.servers import Database
 from tests.lab.binaries import NotFoundError, cache_folder
 from tests.lab.processes import Process
 

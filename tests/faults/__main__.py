@@ -33,6 +33,7 @@ def options(argv: list[str]) -> argparse.Namespace:
     asked.add_argument("--postgres", type=int, metavar="MAJOR", help="14 to 18 (default: the newest that Debian's packages installed)")
     asked.add_argument("--disk", default="", metavar="SIZE", help="each database on a file system of its own of this size, in memory")
     asked.add_argument("--clocks", action="store_true", help="each database host with a wall clock of its own")
+    asked.add_argument("--careless", action="store_true", help="clients wait for no standby: what they lose must be noticed")
     asked.add_argument("--seed", type=int, metavar="N", help="no single faults, but those that this seed draws")
     asked.add_argument("--minutes", type=float, default=10.0, metavar="M", help="for so long (with --seed)")
     found = asked.parse_args(argv)
@@ -44,7 +45,7 @@ def options(argv: list[str]) -> argparse.Namespace:
 
 def site(found: argparse.Namespace) -> Site:
     dynamic = {"synchronous_mode": found.mode} if found.mode else {}
-    return Site(wishes=Wishes(dynamic=dynamic), postgres=found.postgres, disk=found.disk, clocks=found.clocks)
+    return Site(wishes=Wishes(dynamic=dynamic), postgres=found.postgres, disk=found.disk, clocks=found.clocks, careless=found.careless)
 
 
 async def run(found: argparse.Namespace) -> int:

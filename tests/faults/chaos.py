@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from tests.faults.host import Host
-from tests.faults.site import Database, Site
+from tests.faults.servers import Database
+from tests.faults.site import Site
 from tests.faults.trial import Trial, begin, judge
 from tests.lab.node import now
 

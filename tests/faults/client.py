@@ -63,7 +63,13 @@ class Client(ABC):
     async def _connect(self) -> asyncpg.Connection[asyncpg.Record]:
         s = self._specification
         return await asyncpg.connect(
-            host=s["host"], port=s["port"], user="postgres", password=s["password"], database="postgres", timeout=CONNECT_S
+            host=s["host"],
+            port=s["port"],
+            user="postgres",
+            password=s["password"],
+            database="postgres",
+            timeout=CONNECT_S,
+            server_settings=s.get("settings", {}),
         )
 
     async def _use(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import signal
 
-from tests.faults.site import Database, Site
+from tests.faults.servers import Database
+from tests.faults.site import Site
 from tests.faults.trial import Fault
 from tests.lab.node import now
 
@@ -233,6 +234,17 @@ async def primary_cut_from_standbys(site: Site) -> None:
     site.cut([old.host], [standby.host for standby in await site.standbys()])
     await still_leads(site, old, CUT_S)
     await site.writing(now())
+
+
+@fault
+async def primary_cut_from_standbys_and_lost(site: Site) -> None:
+    """What it would have acknowledged between the two is what replication must not let it acknowledge."""
+    old = await site.primary_database()
+    site.cut([old.host], [standby.host for standby in await site.standbys()])
+    await asyncio.sleep(SUSPECT_AFTER_S / 2)  # it goes on alone only after two seconds
+    await old.host.power_off()
+    await site.mend_network()
+    await replaced(site, old)
 
 
 @fault

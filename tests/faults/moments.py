@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from tests.faults.faults import CUT_S, fault, replaced
-from tests.faults.site import CLOCK_JUMP_S, Database, Site
+from tests.faults.servers import Database
+from tests.faults.site import CLOCK_JUMP_S, Site
 from tests.lab.node import SQL_ERRORS, Node, now
 from tests.lab.processes import working_below
 
@@ -247,6 +249,43 @@ async def _setting(node: Node) -> str:
         return str((await node.fetch("show max_connections"))[0]["max_connections"])
     except SQL_ERRORS:
         return ""
+
+
+# ---- what clients and disks do to synchronous replication (HAZARDS H)
+
+
+@fault
+async def commits_cancelled_while_they_wait(site: Site) -> None:
+    """H 1: somebody cancels commits that wait for a voter; they are there, with a warning, and go down with their primary."""
+    old = await site.primary_database()
+    site.cut([old.host], [standby.host for standby in await site.standbys()])
+    waiting = "from pg_stat_activity where wait_event = 'SyncRep' and backend_type = 'client backend'"
+
+    async def some_wait() -> bool:
+        return bool(await old.fetch(f"select 1 {waiting}"))
+
+    if await site.mode() != "off":
+        await site.wait_for(some_wait, "commits wait for a voter", poll_s=LOOK_S)
+        await old.fetch(f"select pg_cancel_backend(pid) {waiting}")
+    await old.host.power_off()
+    await site.mend_network()
+    await replaced(site, old)
+
+
+@fault
+async def voter_comes_back_empty(site: Site) -> None:
+    """H 11: a voter has lost its data, and then the primary is lost: it holds no more what it once acknowledged, and is no witness."""
+    old = await site.primary_database()
+    [standby, _] = await site.standbys()
+    await standby.host.power_off()
+    await asyncio.to_thread(shutil.rmtree, standby.data)
+    await standby.host.power_on()
+    standby.agent.start()
+    await old.host.power_off()
+    await asyncio.sleep(CUT_S)
+    await old.host.power_on()
+    old.agent.start()
+    await site.writing(now(), 120)
 
 
 # ---- the disk
