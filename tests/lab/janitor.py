@@ -43,11 +43,21 @@ async def clean(root: Path, programs: Sequence[Path]) -> None:
     signal_all(agents + guards_below(root), signal.SIGKILL)
     for program in programs:
         await sweep(root, programs=program)
+    for pid_file in root.glob("**/postmaster.pid"):
+        forget_shared_memory(pid_file)
     if not os.environ.get("RIVHA_LAB_KEEP"):
         shutil.rmtree(root, ignore_errors=True)
         if root.exists():  # something was still being written
             await asyncio.sleep(0.5)
             shutil.rmtree(root)
+
+
+def forget_shared_memory(pid_file: Path) -> None:
+    """A killed postmaster leaves a System V segment behind until Postgres starts there again, and a kernel has but 4096 of them."""
+    words = pid_file.read_text(errors="replace").split("\n")[6:7]
+    shared = words[0].split() if words else []
+    if len(shared) == 2 and shared[1].isdigit():  # its key and its number; one that others are attached to stays until they are gone
+        subprocess.run(["ipcrm", "-m", shared[1]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=10, check=False)
 
 
 def _is_agent(pid: int) -> bool:

@@ -132,3 +132,17 @@ def test_acknowledged_rows_that_are_gone_are_lost_and_refused_rows_that_are_ther
     account = writer.settle({1, 3, 4})
     assert (account.acknowledged, account.unknown, account.refused) == (2, 1, 2)
     assert (account.lost, account.ghosts) == ((2,), (4,))
+
+
+@pytest.mark.real
+async def test_a_lab_leaves_no_shared_memory_behind() -> None:
+    async with Lab(nodes=1) as lab:
+        node = await lab.up()
+        mine = (node.data / "postmaster.pid").read_text().split("\n")[6].split()[1]
+        assert mine in segments()
+    assert mine not in segments()
+
+
+def segments() -> set[str]:
+    """System V shared memory by number."""
+    return {line.split()[1] for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]}
