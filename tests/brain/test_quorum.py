@@ -306,7 +306,7 @@ def after(world: World, machine: Machine, goal: Goal | None, strict: bool) -> Wo
 
 @cache
 def during_the_reload(before: Names, after: Names) -> Family:
-    """A WAL sender goes by one of the two settings, and counts whoever one of them names (tests/contract, test_postgres_sync.py)."""
+    """A WAL sender goes by one of the two settings, and counts whoever one of them names (tests/postgres/test_reloads_under_way.py)."""
     if BLOCK in (before, after):
         return frozenset({frozenset()})
     return frozenset(s for number in (before.number, after.number) for s in of_size(before.members | after.members, number))
