@@ -8,6 +8,7 @@ transaction through HAProxy, reconnecting after 20 ms; a fault's outage is the l
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -42,7 +43,7 @@ Harm = Callable[[Site, Database], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`target_s`: for Rivha's median. None: clients are not to notice, so that no statement of theirs fails."""
+    """`target_s`: for Rivha's median. None: nobody is to take over, and Postgres refuses nothing."""
 
     title: str
     target_s: float | None
@@ -175,7 +176,7 @@ async def suffer(site: Site, system: str, name: str) -> Round:
     return Round(
         system=system,
         fault=name,
-        outage_s=ledger.longest_gap(trial.began, until, MEASURED).seconds,
+        outage_s=trial.outage_s,
         whole_s=trial.ended - trial.began,
         acknowledged=ledger.count(ACKNOWLEDGED, trial.began, until),
         unknown=ledger.count(UNKNOWN, trial.began, until),
@@ -218,57 +219,81 @@ def figures(rounds: Sequence[Round], faults: Sequence[str]) -> list[Figure]:
             found.append(Figure(f"{FAULTS[name].title}: {system}", "s", tuple(r.outage_s for r in mine), target))
     for name in faults:
         if FAULTS[name].target_s is None:
-            errors = tuple(r.unknown + r.refused for r in rounds if (r.system, r.fault) == ("Rivha", name))
-            found.append(Figure(f"{FAULTS[name].title}: statements that failed, Rivha", "", errors, 0, "worst"))
+            mine = [r for r in rounds if (r.system, r.fault) == ("Rivha", name)]
+            found.append(
+                Figure(f"{FAULTS[name].title}: writes that Postgres refused, Rivha", "", tuple(r.refused for r in mine), 0, "worst")
+            )
+            found.append(Figure(f"{FAULTS[name].title}: other leaders, Rivha", "", tuple(r.failed_over for r in mine), 0, "worst"))
     for system in dict.fromkeys(r.system for r in rounds):
         lost = tuple(r.lost for r in rounds if r.system == system)
         found.append(Figure(f"acknowledged rows lost: {system}", "", lost, 0 if system == "Rivha" else None, "worst"))
     return found
 
 
-async def main() -> int:
+def options() -> argparse.Namespace:
     asked = parser(__doc__ or "")
     asked.add_argument("--only", default=",".join(FAULTS), help="which faults, in this order")
     asked.add_argument("--without-patroni", action="store_true", help="Rivha alone")
     asked.add_argument("--patroni-rounds", type=int, metavar="N", help="fewer, because its outages are long (default: as many)")
     asked.add_argument("--mode", choices=("off", "on", "quorum"), default="quorum", help="synchronous_mode of both")
     asked.add_argument("--page", type=Path, metavar="FOLDER", help="renew failover.md's tables and failover.svg there")
-    options = asked.parse_args()
-    faults = options.only.split(",")
-    if unknown := set(faults) - set(FAULTS):
+    found = asked.parse_args()
+    if unknown := set(found.only.split(",")) - set(FAULTS):
         asked.error(f"no such fault: {', '.join(sorted(unknown))}")
+    if found.without_patroni:
+        found.patroni_rounds = 0
+    elif found.patroni_rounds is None:
+        found.patroni_rounds = found.rounds
+    return found
+
+
+async def run(found: argparse.Namespace) -> int:
+    faults = found.only.split(",")
+    machine = Machine.here(found.postgres)
+    rounds: list[Round] = []
+    failures: list[str] = []
+    for system in systems(found.mode, found.rounds, found.patroni_rounds):
+        seen, failed = await measure(system, faults, found.postgres)
+        rounds += seen
+        failures += failed
+        if found.page:  # already now: what comes takes long, and may be interrupted
+            failover_page.write(found.page, machine, titles(), unnoticed(), rounds, notes(rounds, failures, found.mode))
+    status = show(machine, figures(rounds, faults), found.json, notes(rounds, failures, found.mode))
+    if found.json:
+        content = json.loads(found.json.read_text())
+        found.json.write_text(json.dumps(content | {"rounds": [asdict(r) for r in rounds]}, indent=1) + "\n")
+    return status or int(any(failure.startswith("Rivha") for failure in failures))
+
+
+async def main() -> int:
+    found = options()
     try:
         if os.environ.get(world.INSIDE) != "1":
             prepare()
-            if not options.without_patroni:
+            if found.patroni_rounds:
                 say(f"Patroni {patroni.fetch()}")
         world.enter("benchmarks.failover", sys.argv[1:])
-        machine = Machine.here(options.postgres)
-        rounds: list[Round] = []
-        failures: list[str] = []
-        patroni_rounds = 0 if options.without_patroni else options.patroni_rounds or options.rounds
-        for system in systems(options.mode, options.rounds, patroni_rounds):
-            seen, failed = await measure(system, faults, options.postgres)
-            rounds += seen
-            failures += failed
-            if options.json:
-                options.json.write_text(json.dumps({"rounds": [asdict(r) for r in rounds], "failures": failures}))
+        task = asyncio.create_task(run(found))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a world's first process gets only what it asks for
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        return await task
     except (world.CannotMakeNamespacesError, NotFoundError) as why:
         say(str(why))
         return 3
-    sums = [
-        f"{name}: {sum(getattr(r, name) for r in rounds if r.system == 'Rivha')}" for name in ("acknowledged", "unknown", "refused", "lost")
-    ]
-    notes = [f"Rivha's rows: {', '.join(sums)}"]
-    if not options.without_patroni:
-        notes.append(f"Patroni {patroni.version()}, synchronous_mode {options.mode} as Rivha")
-    notes += [f"failed: {failure}" for failure in failures]
-    status = show(machine, figures(rounds, faults), options.json, notes)
-    if options.json:
-        _keep_rounds(options.json, rounds)
-    if options.page:
-        failover_page.write(options.page, machine, titles(), unnoticed(), rounds, notes)
-    return status or int(any(failure.startswith("Rivha") for failure in failures))
+    except asyncio.CancelledError:
+        say("interrupted: everything was ended and removed")
+        return 130
+
+
+def notes(rounds: Sequence[Round], failures: Sequence[str], mode: str) -> list[str]:
+    """What stands below the tables."""
+    counted = ("acknowledged", "unknown", "refused", "lost")
+    found = []
+    for system in dict.fromkeys(r.system for r in rounds):
+        sums = [f"{sum(getattr(r, what) for r in rounds if r.system == system)} {what}" for what in counted]
+        found.append(f"{system}'s rows: {', '.join(sums)}")
+    found.append(f"synchronous_mode {mode} everywhere" + (f"; Patroni {patroni.version()}" if len(found) > 1 else ""))
+    return found + [f"failed: {failure}" for failure in failures]
 
 
 def titles() -> dict[str, str]:
@@ -278,11 +303,6 @@ def titles() -> dict[str, str]:
 def unnoticed() -> list[str]:
     """The faults that no client is to notice."""
     return [name for name, fault in FAULTS.items() if fault.target_s is None]
-
-
-def _keep_rounds(file: Path, rounds: Sequence[Round]) -> None:
-    content = json.loads(file.read_text())
-    file.write_text(json.dumps(content | {"rounds": [asdict(r) for r in rounds]}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -72,7 +72,8 @@ async def judge(site: Site, trial: Trial) -> Trial:
     entries = [entry for entry in ledger.entries if entry.sent >= site.judged_until]
     asked_at = now()
     broken = broken_promises(entries, await site.holdings())
-    gap = ledger.longest_gap(trial.began, now(), MEASURED)
+    # Only until it is whole: reading all tables on all nodes costs time, too, and that is the judge's doing.
+    gap = ledger.longest_gap(trial.began, trial.ended, MEASURED)
     trial.outage_s, trial.outage_ended = gap.seconds, gap.end
     trial.acknowledged, trial.unknown, trial.refused = (ledger.count(kind, trial.began) for kind in (ACKNOWLEDGED, UNKNOWN, REFUSED))
     trial.lost = [text for text in broken if " is missing, " in text]
