@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from tests.cluster.conftest import all_have_looked, configured
 from tests.lab.cluster import Lab
 from tests.lab.node import REPOSITORY, Node, close
 from tests.lab.processes import Process
@@ -21,17 +22,19 @@ NAME_TAKEN = 5  # docs/operations.md
 async def test_a_killed_agent_finds_its_postgres_and_its_lease_again_and_no_session_notices(lab: Lab) -> None:
     leader = await lab.primary()
     standby = next(node for node in lab.nodes if node is not leader)
-    for node in (leader, standby):
-        session = await node.connect()
-        try:
-            pid = node.postmaster()
-            await node.kill_agent()
-            node.start()
-            assert await lab.heal() is leader
-            assert node.postmaster() == pid
-            assert await session.fetchval("select 1") == 1
-        finally:
-            await close(session)
+    async with configured(lab, ttl=120, suspect_after=60):  # however busy the machine is
+        await all_have_looked(lab)
+        for node in (leader, standby):
+            session = await node.connect()
+            try:
+                pid = node.postmaster()
+                await node.kill_agent()
+                node.start()
+                assert await lab.heal() is leader
+                assert node.postmaster() == pid
+                assert await session.fetchval("select 1") == 1
+            finally:
+                await close(session)
 
 
 async def test_a_second_agent_of_the_same_name_refuses_to_run(lab: Lab) -> None:
