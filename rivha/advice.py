@@ -14,7 +14,9 @@ _KNOWN = {
     ),
     r'role "(?P<it>[^"]*)" does not exist': "create the user {it}, or correct postgresql.authentication",
     r"no pg_hba\.conf entry for (?P<it>[^,]*, user \"[^\"]*\")": "allow {it} in pg_hba of the server that was asked",
-    r"No space left on device|Disk quota exceeded|File too large|could not write init file": "free space on that disk; Rivha removes nothing and tries again",
+    r"No space left on device|Disk quota exceeded|File too large|could not write init file": (
+        "free space on that disk; Rivha removes nothing and tries again"
+    ),
     r"Read-only file system": "the disk is mounted read-only: look for its errors in the kernel's log, and mount it writable",
     r"Address already in use": "stop what listens there (`ss -ltnp` shows it), or change postgresql.listen",
     r"Permission denied|Operation not permitted": "give the user who runs Rivha the right to it",
