@@ -221,6 +221,12 @@ def test_a_strict_cluster_keeps_its_voters_while_nobody_can_replace_them():
     assert goal(newcomer) == Goal(names_of("db4"), 1, False)
 
 
+def test_a_clone_under_way_replaces_no_voter_of_a_strict_cluster():
+    cloning = settled(synchronous_mode_strict=True).streams(a_row("clone:db3")).replies(**{"db1": 9.0, "db3": 9.0, "clone:db3": 0.1})
+
+    assert step(cloning) is None
+
+
 def test_a_strict_cluster_that_never_had_a_voter_waits_for_whoever_comes():
     assert step(settled(synchronous_mode_strict=True).streams().replies(db1=9.0, db3=9.0).sync(ME).names("")) == names("*", 1)
     came = settled(synchronous_mode_strict=True).sync(ME).names("ANY 1 (*)")

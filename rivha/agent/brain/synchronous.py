@@ -141,7 +141,9 @@ def _may_take_over(v: View, name: str) -> bool:
 
 
 def _others_stream(v: View, name: str) -> bool:
-    return any(r.state == "streaming" and r.application_name != name and not is_lost(v, r.application_name) for r in v.postgres.replication)
+    """Members only: a clone under way and pg_receivewal stream, too, and replace nobody."""
+    streaming = (r.application_name for r in v.postgres.replication if r.state == "streaming")
+    return any(other != name and v.cluster and v.cluster.member(other) and not is_lost(v, other) for other in streaming)
 
 
 def is_lost(v: View, name: str) -> bool:
