@@ -53,7 +53,8 @@ def obey(order: dict[str, Any]) -> None:
         if service is not None and service.child is not None and service.child.returncode is None:
             os.kill(service.child.pid, order["number"])
     elif "restart" in order:
-        services[order["restart"]].restart = order["wanted"]
+        if order["restart"] in services:  # else the machine was switched off and on meanwhile, and has not begun it yet
+            services[order["restart"]].restart = order["wanted"]
     elif "do" in order:
         tell(**do(order["do"]))
 
