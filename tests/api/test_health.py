@@ -78,9 +78,9 @@ def test_primary_is_who_leads_and_takes_writes_now(view: View, now: float, out: 
 WINDOW = a_view("a").proof_window_s
 
 
-def synchronous(*, leader: str | None = "a", sync: Any = None, now: float = NOW, **more: Any) -> View:
+def synchronous(*, leader: str | None = "a", sync: Any = None, held: int = 8, now: float = NOW, **more: Any) -> View:
     """`a` as the primary of a cluster in mode `quorum`, etcd silent; looked at Postgres at `now`, its lease over unless said otherwise."""
-    cluster = a_cluster(leader, sync=voters("b") if sync is None else sync)
+    cluster = a_cluster(leader, sync=voters("b") if sync is None else sync, held_revision=held)
     return silent_etcd(a_view("a", **{"policy": {"synchronous_mode": "quorum"}, "lease": None, "cluster": cluster, "now": now, **more}))
 
 
@@ -94,6 +94,7 @@ def synchronous(*, leader: str | None = "a", sync: Any = None, now: float = NOW,
         pytest.param(synchronous(sync=voters("b", "c", "d", quorum=1), memory=replied(b=NOW)), NOW, 503, id="too few replied"),
         pytest.param(synchronous(sync=voters()), NOW, 200, id="no voters: nobody else may lead"),
         pytest.param(synchronous(sync=voters(), policy={}), NOW, 503, id="the same in mode off"),
+        pytest.param(synchronous(sync=voters(), held=0), NOW, 503, id="nobody was told that it goes on without a lease"),
         pytest.param(synchronous(sync=voters("a", leader="b"), memory=replied(b=NOW)), NOW, 503, id="somebody else held the commits last"),
         pytest.param(synchronous(leader=None, memory=replied(b=NOW)), NOW, 200, id="the key is gone, not the proof"),
         pytest.param(synchronous(memory=replied(b=NOW), postgres=a_standby()), NOW, 503, id="a standby, whatever it could prove"),

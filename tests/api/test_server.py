@@ -165,7 +165,7 @@ async def test_metrics_tell_of_voters_and_how_long_they_prove_the_leader() -> No
     text = Metrics("demo", "a").render(view, NOW + 1).decode()
     assert 'rivha_voters{name="a",scope="demo"} 1.0' in text
     assert f'rivha_proof_remaining_seconds{{name="a",scope="demo"}} {view.proof_window_s - 1}' in text
-    alone = a_view("a", policy={"synchronous_mode": "quorum"}, cluster=a_cluster(sync=voters()))
+    alone = a_view("a", policy={"synchronous_mode": "quorum"}, cluster=a_cluster(sync=voters(), held_revision=8))
     assert 'rivha_proof_remaining_seconds{name="a",scope="demo"} +Inf' in Metrics("demo", "a").render(alone, NOW).decode()
     assert "rivha_proof_remaining_seconds" not in Metrics("demo", "a").render(a_view("a"), NOW).decode()
     voter = a_view("b", policy={"synchronous_mode": "quorum"}, cluster=a_cluster(sync=voters("b")))
