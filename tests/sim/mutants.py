@@ -107,7 +107,7 @@ _ASYNCHRONOUS = (
         8,
         "1.5 cut_from_standbys db2 6; 2 pause leader 30; 2.5 deaf_watch db1 1; 2.5 deaf_watch db3 1; 3 power_off leader 40",
     ),
-    Mutant(of_work.lag_limit_ignored, (113,), 300),
+    Mutant(of_work.lag_limit_ignored, (865, 1018, 1062), 1500),
     Mutant(of_work.old_primarys_tail_may_stand, (0,), 4, "2 cut_from_all leader 20; 21.9 power_off leader 30", Shape(2)),
     Mutant(of_work.nofailover_ignored, (2, 4, 7), 8, "3 power_off leader 30", Shape(tags={"db2": {"nofailover": True}})),
     Mutant(of_work.candidates_name_ignored, (11, 260), 300),
