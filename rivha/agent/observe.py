@@ -25,7 +25,7 @@ class Seen:
     at: float
     postgres: PostgresStatus
     dcs_error: str = ""
-    lease_left_s: float | None = None  # of the lease that was asked about; 0 when it is gone, None when nothing is known
+    unrenewed_s: float | None = None  # of the lease that was asked about, if it still carries the leader key; None: nothing is known
 
 
 @dataclass(slots=True)
@@ -39,23 +39,24 @@ class Observer:
     _silent: bool = field(default=False, init=False)
 
     async def look(self, budget_s: float, lease_id: int | None = None) -> Seen:
-        """Takes `budget_s` seconds at the most, and never raises for what is out there. `lease_id`: how long it lives is asked, too."""
+        """Takes `budget_s` seconds at the most, and never raises for what is out there. `lease_id`: whether it is renewed is asked, too."""
         at = self.clock()
-        looks = self._read(budget_s), self.postgres.status(budget_s), self._lease_left_s(lease_id, budget_s)
-        (cluster, error), status, left_s = await asyncio.gather(*looks)
+        looks = self._read(budget_s), self.postgres.status(budget_s), self._unrenewed_s(lease_id, budget_s)
+        (cluster, error), status, unrenewed_s = await asyncio.gather(*looks)
+        if cluster is not None and cluster.leader is not None and cluster.leader.lease_id != lease_id:
+            unrenewed_s = None  # the leadership, or its lease, is another by now: what was asked says nothing of it
         if cluster is not None:
             self.last_cluster, self.last_cluster_at = cluster, at
         self._tell(cluster, error)
-        return Seen(cluster, at, status, error, left_s)
+        return Seen(cluster, at, status, error, unrenewed_s)
 
-    async def _lease_left_s(self, lease_id: int | None, budget_s: float) -> float | None:
+    async def _unrenewed_s(self, lease_id: int | None, budget_s: float) -> float | None:
         if lease_id is None:
             return None
         try:
-            left_s = await self.dcs.time_to_live(lease_id, budget_s)
+            return await self.dcs.unrenewed_s(lease_id, budget_s)
         except DcsUnavailable:
             return None
-        return left_s or 0.0
 
     async def _read(self, budget_s: float) -> tuple[Cluster | None, str]:
         try:

@@ -166,7 +166,7 @@ class Tick:
             checkpoint_pending=self.checkpoint_pending(),
             member_lease_id=self.leases.member.lease_id if self.leases.member else 0,
             unfit=self.unfit(),
-            witness=self._witness(watched, seen.lease_left_s),
+            witness=Witness(watched, self.prober.silent_for_s(watched), seen.unrenewed_s) if watched is not None else None,
         )
         self.memory = remember(view)
         view = replace(view, memory=self.memory, sync_doubtful=view.key_is_mine and not self.chores.done.sync_settled)
@@ -183,13 +183,6 @@ class Tick:
         self.prober.aim(holder, member.api_url if member else "", policy.suspect_after_s)
         silent = holder is not None and self.prober.silent_for_s(holder) >= policy.suspect_after_s
         return holder, c.leader.lease_id if silent and c is not None and c.leader is not None else None
-
-    def _witness(self, name: str | None, lease_left_s: float | None) -> Witness | None:
-        """etcd tells whole seconds that are left: the lease was renewed at least one second less ago than is missing."""
-        if name is None:
-            return None
-        gone_s = None if lease_left_s is None else math.ceil(self.dynamic.policy.ttl_s) - lease_left_s - 1.0
-        return Witness(name, self.prober.silent_for_s(name), gone_s)
 
     def _budget_s(self, policy: Policy) -> float:
         """For one look; cut short when the end of a primary's patience is near, so that a silent etcd or Postgres does not make it late."""

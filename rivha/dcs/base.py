@@ -92,6 +92,10 @@ class Dcs(Protocol):
         """Seconds left, by etcd's clock; None when the lease is gone."""
         ...
 
+    async def unrenewed_s(self, lease_id: int, budget_s: float) -> float:
+        """For how many seconds at the least nobody has renewed it, by etcd's clock and the lease's own ttl; infinite when it is gone."""
+        ...
+
     async def watch(self, on_change: Callable[[str], None]) -> None:
         """Calls `on_change(key)` for each change below the prefix, until cancelled. Only a wake-up: may be late, repeat, or miss.
 

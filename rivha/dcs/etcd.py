@@ -94,6 +94,12 @@ class Etcd:
         left_s = int(answer.get("TTL", 0))
         return None if left_s < 0 else float(left_s)
 
+    async def unrenewed_s(self, lease_id: int, budget_s: float) -> float:
+        answer = await self._endpoints.ask("/lease/timetolive", {"ID": str(lease_id)}, budget_s)
+        left_s = int(answer.get("TTL", 0))
+        # etcd tells whole seconds, rounded down: up to one more may be left.
+        return math.inf if left_s < 0 else float(answer.get("grantedTTL", 0)) - left_s - 1.0
+
     async def watch(self, on_change: Callable[[str], None]) -> None:
         await self._watch.run(on_change)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -276,6 +277,26 @@ async def test_a_lease_lasts_at_least_two_seconds_and_whole_ones(dcs: Dcs) -> No
     """HAZARDS I 1: one and a half election timeouts, rounded up, at etcd's defaults."""
     assert await dcs.renew(await dcs.grant(1, BUDGET_S), BUDGET_S) == 2.0
     assert await dcs.renew(await dcs.grant(4.2, BUDGET_S), BUDGET_S) == 5.0
+
+
+@contract
+async def test_how_long_a_lease_is_not_renewed_counts_from_its_own_ttl_and_never_says_too_much(dcs: Dcs) -> None:
+    """The second witness of DESIGN 6.1: an operator may have raised the ttl since the lease was granted."""
+    lease_id = await dcs.grant(5, BUDGET_S)
+    assert await dcs.unrenewed_s(lease_id, BUDGET_S) <= 0.0
+    silent: list[float] = []
+
+    async def look() -> None:
+        while not silent or silent[-1] < 2.0:
+            silent.append(await dcs.unrenewed_s(lease_id, BUDGET_S))
+            await asyncio.sleep(0.1)
+
+    looking = asyncio.create_task(look())
+    await eventually(looking.done, "two seconds pass")
+    await dcs.renew(lease_id, BUDGET_S)
+    assert await dcs.unrenewed_s(lease_id, BUDGET_S) <= 0.0
+    await dcs.revoke(lease_id, BUDGET_S)
+    assert await dcs.unrenewed_s(lease_id, BUDGET_S) == math.inf
 
 
 @contract

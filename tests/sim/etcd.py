@@ -106,6 +106,10 @@ class Store:
         lease = self.leases.get(lease_id)
         return None if lease is None else max(math.floor(lease.expires_at - self.time()), 0)
 
+    def unrenewed_s(self, lease_id: int) -> float:
+        lease, left_s = self.leases.get(lease_id), self.left_s(lease_id)
+        return math.inf if lease is None or left_s is None else lease.ttl_s - left_s - 1.0
+
     def expire(self) -> None:
         if self.up:
             for lease_id in [i for i, lease in self.leases.items() if lease.expires_at <= self.time()]:
@@ -189,6 +193,9 @@ class SimDcs:
 
     async def time_to_live(self, lease_id: int, budget_s: float) -> float | None:
         return await self._ask(lambda: self._store.left_s(lease_id), budget_s)
+
+    async def unrenewed_s(self, lease_id: int, budget_s: float) -> float:
+        return await self._ask(lambda: self._store.unrenewed_s(lease_id), budget_s)
 
     async def watch(self, on_change: Callable[[str], None]) -> None:
         """Events arrive late by the network's delay, and not at all while cut off or deaf."""

@@ -151,6 +151,14 @@ _SYNCHRONOUS = (
         first=SYNCHRONOUS,
     ),
     Mutant(of_sync.a_stranger_wins, (3,), 100, first=SYNCHRONOUS),
+    Mutant(
+        of_sync.the_modes_end_is_taken_for_heard,
+        (0,),
+        8,
+        "2 cut_from_standbys leader 80; 8 cut_from_etcd leader 70; 20 mode_edited db1 16",
+        Shape(settings=QUORUM),
+        first=SYNCHRONOUS,
+    ),
     Mutant(of_sync.pledges_without_freezing, (0, 2), 10, first=SYNCHRONOUS),
     Mutant(
         of_sync.late_pledges_are_not_refused,

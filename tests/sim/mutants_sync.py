@@ -33,6 +33,11 @@ def wins_with_q(g: Garden) -> None:
     g.put(why_not_enough, "why_not_enough", votes)
 
 
+def the_modes_end_is_taken_for_heard(g: Garden) -> None:
+    """Mode off makes leaders as in asynchronous mode at once, though a holder that needs no lease may not have heard of it."""
+    g.put(lambda v: v.synchronous or bool(v.voters), "decide", votes)
+
+
 def any_pledges_elect_any_of_them(g: Garden) -> None:
     """Any q + 1 pledges elect any of their writers, also one that lacks what another holds."""
     g.put(lambda v, _: frozenset(p.name for p in v.cluster.pledges if p.name in v.voters), "supporters", votes)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tests.sim.clients import CHECK_EVERY_S, WRITE_EVERY_S
+from tests.sim.faults import parse
 from tests.sim.many import alone
-from tests.sim.shape import SYNCHRONOUS
+from tests.sim.shape import SETTINGS, SYNCHRONOUS, Shape
 from tests.sim.test_seeds import ran
+from tests.sim.world import World
 
 QUICK, SLOW = range(SYNCHRONOUS, SYNCHRONOUS + 20), range(SYNCHRONOUS + 20, SYNCHRONOUS + 80)
 FOUND = tuple(SYNCHRONOUS + n for n in (331, 442, 577, 581))  # what broke when these modes were new
@@ -67,3 +69,14 @@ def worst(kind: str, lasts_s: float = 8.0) -> float:
 )
 def test_a_single_fault_costs_a_quorum_cluster_what_the_design_says(kind: str, lasts_s: float, limit_s: float):
     assert worst(kind, lasts_s) <= limit_s
+
+
+def test_a_ttl_that_was_raised_convicts_no_leader_that_renews_its_lease_of_before():
+    """The agents do not hear each other, and the leader hears last that the ttl is another."""
+    for tenth in (0, 3, 6, 9):
+        script = parse(f"1 agents_unheard leader 19\n1.5 deaf_watch leader 1\n6.{tenth} ttl_edited leader 15\n")
+        world = World(SYNCHRONOUS, Shape(settings={**SETTINGS, "synchronous_mode": "quorum"}), script=script)
+        world.lasts_s = 40.0
+
+        assert not world.run()
+        assert len(world.laws.leaders) == 1

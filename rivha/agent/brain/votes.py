@@ -7,7 +7,7 @@ A hand-over: the leader's Postgres has stopped, and I hold the whole of its WAL.
 from __future__ import annotations
 
 from rivha.agent.brain.view import View
-from rivha.model import Lsn, Member, Pledge, Role, format_lsn
+from rivha.model import Member, Pledge, Role
 
 
 def decide(v: View) -> bool:
@@ -102,10 +102,3 @@ def loss_is_accepted(v: View) -> bool:
     """An operator named me, the leader's key is gone, and he knows that I may lack acknowledged commits."""
     f = v.cluster.failover if v.cluster else None
     return f is not None and f.accept_loss and f.candidate == v.me and f.leader is None and v.nobody_leads
-
-
-def may_be_lost(v: View, lsn: Lsn) -> str:
-    """For people: how far a candidate's end lies behind what was last published."""
-    behind = max((v.cluster.optime if v.cluster else 0) - lsn, 0)
-    lacks = f"{behind} bytes and more" if behind else "nothing that was published"
-    return f"{lacks} (it ends at {format_lsn(lsn)})"
