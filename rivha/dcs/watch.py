@@ -63,8 +63,8 @@ class Watch:
                 await self._follow(node, on_change)
                 continue  # idle or moved: no failure, no pause
             except Failure as failure:
-                if failure.final:
-                    self._endpoints.login.forget()  # etcd says "permission denied" for a token that ran out, too
+                if failure.final or failure.token_trouble:
+                    self._endpoints.login.forget()  # etcd 3.5 says "permission denied" for a token that ran out
                     self._complain(failure.text)
                 else:
                     self._endpoints.failed(node, f"watch: {failure.text}")

@@ -32,6 +32,7 @@ class Parrot:
         self.status = 200
         self.answer: Any = {}
         self.asked = 0
+        self.logins = 0
         self.host = ""
 
     def says_nothing_but_header(self, *, term: int, cluster: int = 1, revision: int = 1) -> None:
@@ -40,8 +41,9 @@ class Parrot:
     def fails(self, text: str, code: int, status: int = 503) -> None:
         self.status, self.answer = status, {"error": text, "code": code}
 
-    async def reply(self, _: web.Request) -> web.Response:
+    async def reply(self, request: web.Request) -> web.Response:
         self.asked += 1
+        self.logins += request.path.endswith("/auth/authenticate")
         text = self.answer if isinstance(self.answer, str) else json.dumps(self.answer)
         return web.Response(status=self.status, text=text)
 

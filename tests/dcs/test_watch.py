@@ -145,6 +145,15 @@ async def test_a_watch_that_etcd_cancels_is_begun_anew(connect: Connect) -> None
                 assert seen[:2] == ["", ""]
 
 
+async def test_a_watch_canceled_for_its_token_logs_in_again(connect: Connect) -> None:
+    """Both are said after a restart of etcd, the first by 3.4, the second by 3.5; other endpoints would say the same."""
+    for why in ("rpc error: code = Unauthenticated desc = etcdserver: invalid auth token", "etcdserver: permission denied"):
+        async with parrot() as etcd:
+            etcd.answer = json.dumps({"result": {"created": True, "canceled": True, "cancel_reason": why}}) + "\n"
+            async with watching(connect(etcd.host, username="rivha", password="secret")):
+                await eventually(lambda etcd=etcd: etcd.logins >= 2, "it logs in again")  # type: ignore[misc]
+
+
 async def test_nonsense_in_the_stream_does_not_end_the_watch(connect: Connect) -> None:
     for nonsense in ("<html>\n", "{}\n[]\n", '{"error": {"grpc_code": 14, "message": "etcdserver: no leader"}}\n', ""):
         async with parrot() as etcd:
