@@ -12,6 +12,7 @@ from rivha.model import Data, Role, State, Upstream
 from tests.build import ME, MEMBER_LEASE, NOW, PRIMARY, STANDBY, World, a_member, a_view, decided, streams_to
 
 DB1 = Upstream("db1", "10.0.0.1", 5432)
+KILL_HUNG = do.Stop(fast_s=0.0, quit_s=0.3)
 
 
 def postgres(world: World) -> do.PostgresAction:
@@ -56,14 +57,14 @@ def test_a_hung_primary_is_killed_after_hang_timeout():
     w = a_view().me(PRIMARY, State.SILENT).leads()
 
     assert postgres(w.remembers(silent_since=NOW - 5)) == do.Nothing()
-    assert postgres(w.remembers(silent_since=NOW - 11)) == do.Stop(fast_s=0.0)
+    assert postgres(w.remembers(silent_since=NOW - 11)) == KILL_HUNG
 
 
 def test_an_elected_standby_that_hangs_before_its_promotion_is_killed():
     """It holds the key, so nobody else can lead while it hangs."""
     w = a_view().me(STANDBY, State.SILENT).leads().remembers(silent_since=NOW - 11)
 
-    assert postgres(w) == do.Stop(fast_s=0.0)
+    assert postgres(w) == KILL_HUNG
 
 
 @pytest.mark.parametrize("job", ["handover", "restart"])
@@ -72,7 +73,7 @@ def test_a_planned_stop_is_not_taken_for_a_hang(job: str):
     w = a_view().me(PRIMARY, State.SILENT).leads().busy(job)
 
     assert postgres(w.remembers(silent_since=NOW - 12)) == do.Nothing()
-    assert postgres(w.remembers(silent_since=NOW - 75)) == do.Stop(fast_s=0.0)
+    assert postgres(w.remembers(silent_since=NOW - 75)) == KILL_HUNG
 
 
 def test_who_gives_the_key_back_starts_nothing():

@@ -19,6 +19,7 @@ from rivha.model import Data, FailoverRequest, Member, Role, State
 
 FAST_STOP_S = 30.0  # a hand-over's fast stop waits for walsenders; then it turns immediate
 PLANNED_STOP_S = 60.0  # how long a hand-over's or restart's own stop may take: it turns immediate by itself
+HUNG_QUIT_S = 0.3  # a Postgres that still hears SIGQUIT is gone in tens of ms; one that hangs hears nothing
 WRONG_CLUSTER = 4  # exit code, docs/operations.md
 
 
@@ -62,7 +63,7 @@ def kill_a_postgres_that_hangs(v: View) -> PostgresVerdict | None:
     since = v.memory.silent_since
     patience_s = v.policy.hang_timeout_s + (PLANNED_STOP_S if v.busy_with("handover", "restart") else 0.0)
     if since is not None and v.now - since >= patience_s and not v.busy_with("stop"):
-        return Verdict(Stop(fast_s=0.0), f"Postgres has answered nothing for {v.now - since:.0f} s")
+        return Verdict(Stop(fast_s=0.0, quit_s=HUNG_QUIT_S), f"Postgres has answered nothing for {v.now - since:.0f} s")
     return None
 
 
