@@ -24,6 +24,7 @@ CANNOT_RUN = 3  # no namespaces here
         ("bootstrap", ("--rounds", "1"), "three nodes streaming"),
         ("failover", ("--rounds", "1", "--only", "switchover", "--without-patroni"), "switchover"),
         ("cost", ("--seconds", "2"), "resident"),
+        ("throughput", ("--rounds", "1", "--seconds", "2"), "agents frozen"),
     ],
 )
 def test_a_benchmark_prints_its_table_and_keeps_its_figures(name: str, options: tuple[str, ...], expected: str, tmp_path: Path):
@@ -61,4 +62,4 @@ def test_an_unknown_benchmark_is_refused_in_words():
     done = subprocess.run([REPOSITORY / "scripts" / "bench", "speed"], capture_output=True, text=True, timeout=60, check=False)
 
     assert done.returncode != 0
-    assert "bootstrap | failover | cost | health" in done.stderr
+    assert "bootstrap | failover | cost | health | throughput" in done.stderr
