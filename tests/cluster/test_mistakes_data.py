@@ -7,8 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -240,14 +240,18 @@ async def test_a_configuration_file_survives_a_disk_without_space(tmp_path: Path
     assert file.read_text() == "port = 5432\n"
 
 
-@contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "rivha-test", str(folder)], check=True, timeout=30)
+@asynccontextmanager
+async def small_disk(node: Node, size: str) -> AsyncIterator[Path]:
+    """The node's data directory lies on it. Its processes end before it goes: nobody could tell whose they are afterwards."""
+    disk = node.folder / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "rivha-test", str(disk)], check=True, timeout=30)
     try:
-        yield give_away(folder)
+        change(node, data_dir=str(give_away(disk) / "data"))
+        yield disk
     finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True, timeout=30)
+        await node.kill_everything()
+        subprocess.run(["umount", "-l", str(disk)], check=True, timeout=30)
 
 
 @root
@@ -255,8 +259,7 @@ async def test_a_primary_whose_disk_fills_up_gives_way_and_returns_when_there_is
     small = {"wal_keep_size": "0", "max_wal_size": "32MB", "min_wal_size": "32MB"}
     async with Lab(2, wishes=Wishes(dynamic={"postgresql": {"use_pg_rewind": True, "parameters": small}})) as lab:
         full, other = lab.nodes
-        with small_disk(full.folder / "disk", "200m") as disk:
-            change(full, data_dir=str(disk / "data"))
+        async with small_disk(full, "200m") as disk:
             full.start()
             await leads(lab, full)
             await lab.up()
@@ -277,7 +280,6 @@ async def test_a_primary_whose_disk_fills_up_gives_way_and_returns_when_there_is
                 assert beside(full) == []
                 balloon.unlink()
                 await lab.heal(180)
-            await full.kill_everything()
 
 
 def blow_up(balloon: Path) -> None:
@@ -305,16 +307,13 @@ async def fill(node: Node) -> None:
 
 @root
 async def test_a_disk_that_becomes_read_only_under_a_standby_is_named(ground: Lab) -> None:
-    async with a_node(ground, "rusty") as node:
-        with small_disk(node.folder / "disk", "300m") as disk:
-            change(node, data_dir=str(disk / "data"))
-            node.start()
-            await streams(ground, node)
-            assert await node.stop() == 0
-            subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True, timeout=30)
-            node.start()
-            await says(ground, node, str(node.data), "read-only")
-            subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True, timeout=30)
-            await streams(ground, node)
-            await node.kill_everything()
+    async with a_node(ground, "rusty") as node, small_disk(node, "300m") as disk:
+        node.start()
+        await streams(ground, node)
+        assert await node.stop() == 0
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True, timeout=30)
+        node.start()
+        await says(ground, node, str(node.data), "read-only")
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True, timeout=30)
+        await streams(ground, node)
     shutil.rmtree(node.folder, ignore_errors=True)

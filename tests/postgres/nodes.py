@@ -19,7 +19,9 @@ from rivha.model import Lsn, PostgresStatus, Upstream
 from rivha.postgres.process import processes_of
 from rivha.postgres.server import Server
 from rivha.postgres.settings import Credentials, PostgresSettings
+from tests.lab.janitor import forget_shared_memory
 from tests.lab.ports import free_ports
+from tests.lab.processes import signal_all, sweep
 
 DEADLINE_S = 60.0
 LOOK_S = 5.0
@@ -85,17 +87,19 @@ class Node:
         return node
 
     def kill_postmaster(self) -> int:
-        pid = int((self.data_dir / "postmaster.pid").read_text().split()[0])
+        pid = self._postmaster()
         os.kill(pid, signal.SIGKILL)
         return pid
 
     def hang(self) -> None:
-        for pid in processes_of(self.settings.data_dir):
-            os.kill(pid, signal.SIGSTOP)
+        """The postmaster first: whom it starts while the others are told would go on."""
+        signal_all([self._postmaster(), *processes_of(self.settings.data_dir)], signal.SIGSTOP)
 
     def go_on(self) -> None:
-        for pid in processes_of(self.settings.data_dir):
-            os.kill(pid, signal.SIGCONT)
+        signal_all(processes_of(self.settings.data_dir), signal.SIGCONT)
+
+    def _postmaster(self) -> int:
+        return int((self.data_dir / "postmaster.pid").read_text().split()[0])
 
     def mark(self, what: str) -> None:
         """As if `what` had been interrupted."""
@@ -197,8 +201,14 @@ class Nodes:
         return node
 
     async def end(self) -> None:
-        for node in self.made:
-            await node.end()
+        """Whatever the test did: no process is left, and no System V segment of a postmaster that was killed."""
+        try:
+            for node in self.made:
+                await node.end()
+        finally:
+            await sweep(self._folder, programs=self.bin_dir)
+            for pid_file in self._folder.glob("*/postmaster.pid"):
+                forget_shared_memory(pid_file)
 
 
 async def slots(node: Any, *wanted: str) -> None:

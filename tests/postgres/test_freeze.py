@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -131,3 +132,27 @@ async def test_a_freeze_waits_for_the_process_that_would_start_a_receiver_with_t
     await a.server.start(primary=True, upstream=None)
     assert not (await b.status()).streaming
     assert await b.server.freeze() == await freezing
+
+
+async def test_neither_a_frozen_standby_nor_its_promotion_reads_the_archive(nodes: Nodes, tmp_path: Path):
+    """What the old primary still archives would be a fork, or more than the pledge said (HAZARDS H 6)."""
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    settings = {"unix_socket_directories": str(tmp_path), "fsync": "off"}
+    a = await nodes.primary(parameters=settings | {"archive_mode": "on", "archive_command": f"cp %p {archive}/%f"})
+    b = await nodes.standby(of=a, parameters=settings, recovery_conf={"restore_command": f"cp {archive}/%f %p"})
+    await a.commit("before")
+    await caught_up(b, a)
+    end = await b.server.freeze()
+    await a.commit("after")
+    segment = await a.sql("SELECT pg_walfile_name(pg_switch_wal())")
+
+    async def archived() -> bool:
+        return (archive / str(segment)).exists()
+
+    await eventually(archived)
+    assert await b.server.freeze() == end
+    await b.server.promote()
+    assert (await b.status()).role is Role.PRIMARY
+    (line,) = await b.server.timelines()
+    assert (line.lsn <= end.lsn, await b.has("before"), await b.has("after")) == (True, True, False)
