@@ -96,6 +96,7 @@ class PostgresStatus:
     replay_age_s: float | None = None  # age of that timestamp: the lag in seconds, None on a primary
     latest_end_lsn: Lsn | None = None  # standby: the upstream's end of WAL as last heard by the receiver
     replay_paused: bool = False
+    too_small: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # setting that stopped replay -> (in force, the primary's)
     upstream: str | None = None  # standby, also one that starts: host:port that primary_conninfo points at; None when it is empty
     streaming: bool = False  # standby: the WAL receiver is connected and streams
     archive_recovery: bool = False  # standby: restoring from the archive, not streaming

@@ -18,7 +18,7 @@ import asyncpg
 from rivha.advice import advised
 from rivha.errors import CommandFailed, PostgresUnavailable
 from rivha.model import Data, PostgresStatus, Replication, Role, State, parse_lsn
-from rivha.postgres import conninfo
+from rivha.postgres import conninfo, sizes
 from rivha.postgres.controldata import ControlData
 from rivha.postgres.datadir import Contents
 from rivha.postgres.link import NotYet, Refused
@@ -229,7 +229,8 @@ class Watcher:
             pending_restart=self._pending,
             timeline=self._timeline,
         )
-        control = None if known else await self._control_of_a_stranger(max(end - self.parts.clock(), 0.05))
+        # Until a postmaster has let us in, its control file says which cluster it is of.
+        control = None if known else await self._control_if_readable(max(end - self.parts.clock(), 0.05))
         if control is not None:
             base = replace(base, system_id=control.system_id)
         budget_s = max(end - self.parts.clock(), 0.05)
@@ -255,8 +256,8 @@ class Watcher:
             self.close()
             return replace(base, problem=f"Postgres does not answer: {type(e).__name__}: {e}")
 
-    async def _control_of_a_stranger(self, budget_s: float) -> ControlData | None:
-        """Until a postmaster has let us in, its control file says which cluster it is of. None: it cannot be read now."""
+    async def _control_if_readable(self, budget_s: float) -> ControlData | None:
+        """None: it cannot be read now."""
         try:
             async with asyncio.timeout(budget_s / 2):
                 return await self._control_data()
@@ -277,6 +278,7 @@ class Watcher:
             self._pending = await self._pending_restart(connection, row["standby"])
         assert self._facts is not None
         self.role = Role.STANDBY if row["standby"] else Role.PRIMARY
+        control = await self._control_if_readable(budget_s) if row["paused"] else None
         status = replace(
             base,
             state=State.RUNNING,
@@ -286,6 +288,7 @@ class Watcher:
             postmaster_started=self._facts.started,
             rewindable=self._facts.rewindable,
             pending_restart=self._pending,
+            too_small=await sizes.too_small(connection, control) if control else {},
             wal_lsn=row["wal"],
             replication=tuple(Replication(*r) for r in row["replication"] or ()),
             slots={name: lsn or 0 for name, lsn in (row["slots"] or {}).items()},
@@ -319,7 +322,7 @@ class Watcher:
             replay_paused=row["paused"],
             upstream=conninfo.address(row["conninfo"] or ""),
             streaming=streaming,
-            problem="" if streaming or row["conninfo"] in (None, "") else self._upstream_says,
+            problem=sizes.told(status.too_small) or ("" if streaming or row["conninfo"] in (None, "") else self._upstream_says),
             archive_recovery=not streaming and row["archive"],
         )
 

@@ -399,6 +399,18 @@ def test_a_freeze_that_takes_long_gives_way_to_the_leader_in_office():
     assert postgres(w.pledged()) == do.Nothing()
 
 
+def test_a_standby_whose_replay_stopped_for_its_settings_is_restarted_but_not_by_a_paused_agent():
+    """Postgres never goes on by itself, and cannot be promoted (HAZARDS D 66)."""
+    small = (
+        a_view()
+        .me(STANDBY, streaming=True, upstream=DB1.address, replay_paused=True, too_small={"max_connections": (50, 100)})
+        .leader("db1")
+    )
+
+    assert postgres(small) == do.Stop(fast_s=10.0)
+    assert postgres(small.paused()) == do.Nothing()
+
+
 def test_a_paused_leader_is_not_reinitialized():
     """The API refuses, but a wish may have been filed before this node led."""
     assert postgres(a_view().me(PRIMARY).leads().paused().wish("reinitialize")) == do.Nothing()

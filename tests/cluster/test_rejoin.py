@@ -11,7 +11,7 @@ import pytest
 
 from tests.cluster.conftest import configured
 from tests.lab.cluster import Lab
-from tests.lab.node import Node, close
+from tests.lab.node import SQL_ERRORS, Node, close
 from tests.lab.processes import signal_all
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
@@ -83,3 +83,30 @@ async def test_reinitialize_makes_a_fresh_copy_and_keeps_the_old_one_aside(lab: 
     await lab.wait_for(fresh, f"{standby.name} is a new copy", 120)
     aside = [path for path in standby.folder.iterdir() if path.is_dir() and path.stat().st_ino == inode]
     assert aside, "the old directory was moved, not deleted"
+
+
+async def test_a_setting_raised_on_the_primary_first_does_not_leave_standbys_that_cannot_be_promoted(lab: Lab) -> None:
+    """Their replay stops for good; they start again by themselves, with as much as the primary has (HAZARDS D 66)."""
+    leader = await lab.primary()
+    standbys = [node for node in lab.nodes if node is not leader]
+
+    async def has(node: Node, connections: str) -> bool:
+        try:
+            return (await node.fetch("show max_connections"))[0]["max_connections"] == connections
+        except SQL_ERRORS:
+            return False
+
+    async with configured(lab, postgresql={"parameters": {"max_connections": 77}}):
+        code, text = await leader.ask("POST", "/restart", {}, 60)
+        assert code == 200, text
+        assert await has(leader, "77")
+
+        async def all_have() -> bool:
+            return all([await has(node, "77") for node in standbys])
+
+        await lab.wait_for(all_have, "the standbys have started with the primary's max_connections")
+        assert await lab.heal() is leader
+        for node in standbys:
+            assert "max_connections is 50 here and 77 on the primary" in node.agent.log.read_text()
+        leader.kill_postmaster()
+        assert await lab.heal() is not leader

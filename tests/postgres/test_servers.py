@@ -11,7 +11,7 @@ from rivha.errors import CommandFailed
 from rivha.model import Data, Role, State
 from rivha.postgres.process import processes_of
 from rivha.postgres.settings import Credentials
-from tests.postgres.nodes import Nodes, commit, eventually, has
+from tests.postgres.nodes import Nodes, caught_up, commit, eventually, has
 from tests.postgres.versions import nodes
 
 __all__ = ["nodes"]
@@ -83,6 +83,25 @@ async def test_a_standby_gets_at_least_the_sizes_its_primary_had(nodes: Nodes):
     await eventually(b.streams)
     assert await b.sql("SHOW max_connections") == "50"
     assert (await b.status()).pending_restart == {"max_connections": ("50", "30")}
+
+
+async def test_replay_that_stopped_for_a_larger_setting_of_the_primary_is_explained_and_a_start_mends_it(nodes: Nodes):
+    """Raised on the primary first: the standby streams on, replays nothing and could not be promoted (HAZARDS D 66)."""
+    a = await nodes.primary()
+    b = await nodes.standby(of=a)
+    await a.server.configure({"postgresql": {"parameters": {"max_connections": 60}}}, reload=True)
+    await a.server.restart()
+
+    async def stopped_by_itself() -> bool:
+        return (await b.status()).too_small == {"max_connections": (50, 60)}
+
+    await eventually(stopped_by_itself)
+    assert "max_connections is 50 here and 60 on the primary" in (await b.status()).problem
+    await b.server.stop(fast_s=10)
+    await b.server.start(primary=False, upstream=a.upstream)
+    await eventually(b.streams)
+    await caught_up(b, a)
+    assert (await b.status()).too_small == {}
 
 
 async def test_a_start_that_fails_says_what_postgres_said(nodes: Nodes):

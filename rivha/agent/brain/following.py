@@ -211,6 +211,13 @@ def stop_a_standby_that_diverged(v: View) -> PostgresVerdict | None:
     return None
 
 
+def restart_with_the_primarys_sizes(v: View) -> PostgresVerdict | None:
+    """Replay has stopped for good, and with it any promotion, while the stream goes on; a start takes the sizes that the WAL wants."""
+    if v.running and v.postgres.too_small:
+        return Verdict(Stop(fast_s=10.0), f"{v.postgres.problem}: stopping, to start with as much")
+    return None
+
+
 def stay_standby(v: View) -> PostgresVerdict | None:
     """Streaming, or on its way there."""
     if v.postgres.streaming:
@@ -244,6 +251,7 @@ FOLLOWING = (
     follow_the_leader,
     stop_a_standby_that_diverged,
     compare_when_it_does_not_stream,
+    restart_with_the_primarys_sizes,
     stay_standby,
 )
 
