@@ -11,7 +11,7 @@ from rivha.config import shared
 from rivha.config.build import endpoints
 from rivha.config.sections import Etcd, Local
 from rivha.config.shape import merged, translated, translated_postgres
-from rivha.config.shared import SHARED_PARAMETERS, Dynamic, judged, rule_broken, unserved, without_effect
+from rivha.config.shared import SHARED_PARAMETERS, Dynamic, judged, rule_broken, undermined, unserved, without_effect
 from rivha.config.values import everywhere, split_address, split_listen, unknown_keys
 
 OTHER_STORES = ("consul", "zookeeper", "exhibitor", "raft", "kubernetes")
@@ -208,7 +208,10 @@ def etcd_warnings(local: Local) -> Iterator[str]:
 
 
 def tag_warnings(tags: Mapping[str, object]) -> Iterator[str]:
-    """REFERENCE 1.18: the text that people's alerts match."""
+    """What is not served, and REFERENCE 1.18: the text that people's alerts match."""
+    for name, what in (("replicatefrom", "no cascades"), ("nostream", "no node that only reads the archive")):
+        if tags.get(name):
+            yield f"tags.{name}: is not used; this version has {what}, every standby streams from the leader"
     flag, priority = tags.get("nofailover"), tags.get("failover_priority")
     if flag is None or not isinstance(priority, int):
         return
@@ -237,7 +240,7 @@ def dcs_warnings(local: Local) -> Iterator[str]:
     if broken:
         loop_wait, retry_timeout = shared.repaired(found)
         yield f"bootstrap.dcs.{broken}; running with loop_wait {loop_wait:g} and retry_timeout {retry_timeout:g}"
-    yield from (f"bootstrap.dcs.{sentence}" for sentence in (*without_effect(found), *unserved(found)))
+    yield from (f"bootstrap.dcs.{sentence}" for sentence in (*undermined(found), *without_effect(found), *unserved(found)))
 
 
 def hba_warnings(local: Local) -> Iterator[str]:

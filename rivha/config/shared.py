@@ -31,7 +31,7 @@ from rivha.config.values import (
 )
 from rivha.errors import ConfigError
 from rivha.model import Policy
-from rivha.postgres import names
+from rivha.postgres import conf, names
 
 # etcd's smallest lease is 2 s with its default election timeout, and it looks for expired ones every half second (HAZARDS I 1): below 3 s
 # there is no room for one lost renewal.
@@ -232,7 +232,19 @@ def asked_for(d: Dynamic, path: str) -> bool:
 
 
 def without_effect(d: Dynamic) -> list[str]:
-    """Keys that ask for something which another key makes void."""
+    """Keys that ask for something which another key, or Rivha, makes void."""
+    return [*_forced(d.postgresql.parameters), *_void_in_this_mode(d)]
+
+
+def _forced(given: Mapping[str, Any]) -> list[str]:
+    return [
+        f"postgresql.parameters.{name}: has no effect; it is {value} always, or an idle synchronous standby would be taken for lost"
+        for name, value in conf.EVIDENCE.items()
+        if _said(given, name).replace(" ", "") not in ("", value, value.removesuffix("s"))
+    ]
+
+
+def _void_in_this_mode(d: Dynamic) -> list[str]:
     if d.synchronous_mode != "off":
         names = own_names(d.postgresql.parameters)
         managed = (
@@ -243,14 +255,33 @@ def without_effect(d: Dynamic) -> list[str]:
     return [f"{name}: has no effect while synchronous_mode is off; commits wait for no standby" for name in void if asked_for(d, name)]
 
 
+# What a session loses that does not wait until standbys have flushed its commit (HAZARDS H 4); PostgreSQL takes False, "no" and 0 for off.
+UNSAFE_COMMITS = {
+    "off": "commits are acknowledged before they are on any disk, and a failover may lose them",
+    "local": "commits wait for no standby, and a failover may lose them",
+    "remote_write": "a standby's power failure together with a failover may lose acknowledged commits",
+}
+
+
+def undermined(d: Dynamic) -> list[str]:
+    """Settings under which the synchronous modes do not keep their promise. They are the operator's to choose, and any session's."""
+    if d.synchronous_mode == "off":
+        return []
+    said = _said(d.postgresql.parameters, "synchronous_commit").strip().lower()
+    level = "off" if said in ("false", "no", "0") else said
+    why = UNSAFE_COMMITS.get(level)
+    return [f"postgresql.parameters.synchronous_commit: is {level} although synchronous_mode is {d.synchronous_mode}; {why}"] if why else []
+
+
 def own_names(given: Mapping[str, Any]) -> str:
-    """The operator's synchronous_standby_names, for mode `off`; PostgreSQL's names know no case."""
-    text = _said_names(given)
+    """The operator's synchronous_standby_names, for mode `off`."""
+    text = _said(given, STANDBY_NAMES)
     return "" if _wrong_names(text) else text
 
 
-def _said_names(given: Mapping[str, Any]) -> str:
-    found = [item for name, item in given.items() if name.lower() == STANDBY_NAMES and item is not None]
+def _said(given: Mapping[str, Any], setting: str) -> str:
+    """The setting as given, or ""; PostgreSQL's names know no case."""
+    found = [item for name, item in given.items() if name.lower() == setting and item is not None]
     return str(found[-1]) if found else ""
 
 
@@ -273,7 +304,7 @@ def likely(path: str, model: type[BaseModel] = Dynamic) -> str:
 def mistakes(raw: Mapping[str, Any]) -> list[str]:
     """Everything that is wrong with a dynamic configuration as a whole."""
     found, by_place = judged(raw)
-    wrongs = rule_broken(found), _wrong_names(_said_names(found.postgresql.parameters))
+    wrongs = rule_broken(found), _wrong_names(_said(found.postgresql.parameters, STANDBY_NAMES))
     return [*by_place.values(), *(sentence for sentence in wrongs if sentence)]
 
 
@@ -281,14 +312,14 @@ def complaints(dynamic: Mapping[str, object]) -> tuple[str, ...]:
     """What is wrong with, or not used of, a dynamic configuration that the cluster runs on, and what is done instead."""
     raw, told = translated(dynamic)
     found, by_place = judged(raw)
-    wrong_names = _wrong_names(_said_names(found.postgresql.parameters))
+    wrong_names = _wrong_names(_said(found.postgresql.parameters, STANDBY_NAMES))
     unused = [*by_place.values(), *([wrong_names] if wrong_names else [])]
     result = [*told, *(f"{sentence}; the value is not used" for sentence in unused)]
     broken = rule_broken(found)
     if broken:
         loop_wait, retry_timeout = repaired(found)
         result.append(f"{broken}; running with loop_wait {loop_wait:g} and retry_timeout {retry_timeout:g}")
-    return (*result, *without_effect(found), *unserved(found))
+    return (*result, *undermined(found), *without_effect(found), *unserved(found))
 
 
 # Where each of the brain's settings stands in the configuration.

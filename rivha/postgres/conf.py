@@ -42,7 +42,6 @@ DEFAULTS: Mapping[str, object] = {
     "wal_retrieve_retry_interval": "200ms",
     "wal_receiver_timeout": "5s",
     "wal_sender_timeout": "5s",
-    "wal_receiver_status_interval": "1s",
     "tcp_keepalives_idle": 5,
     "tcp_keepalives_interval": 1,
     "tcp_keepalives_count": 5,
@@ -51,6 +50,10 @@ DEFAULTS: Mapping[str, object] = {
     # Not client_connection_check_interval: it is not looked at while a commit waits for standbys, and costs every long statement a timer.
     "tcp_user_timeout": "10s",
 }
+
+# Rivha's in every case. Whether a voter lives is judged by its replies (REPLY_EVERY_S in agent/brain/view.py): at PostgreSQL's 10 s, or
+# at 0, an idle one would be taken for lost, and an outage of etcd would stop a primary whose voters live. Whole seconds: none is shorter.
+EVIDENCE: Mapping[str, str] = {"wal_receiver_status_interval": "1s"}
 
 # What decides about recovery. Rivha alone says these; in postgresql.auto.conf they would win over it (HAZARDS E 76).
 RECOVERY = (
@@ -111,8 +114,8 @@ def _int(value: str, otherwise: object) -> int:
 
 
 def parameters(settings: PostgresSettings, dynamic: Mapping[str, object]) -> dict[str, str]:
-    """What the file says besides `forced` and recovery: our defaults, the cluster's, the node's own, later ones winning."""
-    merged = {**DEFAULTS, **_known_names(section(dynamic, "parameters")), **_known_names(settings.parameters)}
+    """What the file says besides `forced` and recovery: our defaults, the cluster's, the node's own, EVIDENCE, later ones winning."""
+    merged = {**DEFAULTS, **_known_names(section(dynamic, "parameters")), **_known_names(settings.parameters), **EVIDENCE}
     return {
         name: value(given)
         for name, given in merged.items()
@@ -180,8 +183,8 @@ def _unquote(text: str) -> str:
 
 
 def without_ours(auto_conf: str) -> str:
-    """postgresql.auto.conf without the lines that decide about recovery, or about whom a commit waits for."""
-    ours = (*RECOVERY, NAMES)
+    """postgresql.auto.conf without the lines that decide about recovery, whom a commit waits for, or how often a standby replies."""
+    ours = (*RECOVERY, NAMES, *EVIDENCE)
     return "".join(line for line in auto_conf.splitlines(keepends=True) if not ((m := _LINE.match(line)) and m.group(1).lower() in ours))
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from rivha.agent.brain.view import REPLY_EVERY_S
 from rivha.config import check_patch, complaints, dynamic, load, policy
 from rivha.config.shared import LOOP_WAIT_MIN, PLACES, RETRY_TIMEOUT_MIN, TTL_MIN, Dynamic, first, mistakes
 from rivha.errors import ConfigError
 from rivha.model import Policy
+from rivha.postgres import conf
 
 PLAIN = str(Path(__file__).parent / "patroni" / "plain.yml")
 
@@ -88,6 +90,52 @@ def test_the_synchronous_modes_come_with_their_numbers():
 def test_what_another_key_makes_void_is_told(key, given):
     assert [text.partition(":")[0] for text in complaints(given)] == [key]
     assert "has no effect while synchronous_mode is" in complaints(given)[0]
+
+
+@pytest.mark.parametrize("mode", ["on", "quorum", True])
+@pytest.mark.parametrize(
+    ("level", "shown"), [("off", "off"), (False, "off"), ("0", "off"), ("LOCAL", "local"), ("remote_write", "remote_write")]
+)
+def test_a_synchronous_commit_that_may_lose_what_was_acknowledged_is_told(mode, level, shown):
+    found = complaints({"synchronous_mode": mode, "postgresql": {"parameters": {"Synchronous_Commit": level}}})
+    assert [text.partition(":")[0] for text in found] == ["postgresql.parameters.synchronous_commit"]
+    assert f"is {shown} although synchronous_mode is {policy({'synchronous_mode': mode}).synchronous_mode}" in found[0]
+    assert "may lose" in found[0]
+
+
+@pytest.mark.parametrize("level", ["on", True, "remote_apply", None])
+def test_a_synchronous_commit_that_keeps_the_promise_is_not(level):
+    assert complaints({"synchronous_mode": "quorum", "postgresql": {"parameters": {"synchronous_commit": level}}}) == ()
+
+
+def test_in_asynchronous_mode_nobody_promised_that_a_commit_waits():
+    assert complaints({"synchronous_mode": "off", "postgresql": {"parameters": {"synchronous_commit": "local"}}}) == ()
+
+
+def test_the_nodes_own_synchronous_commit_and_that_of_a_cluster_to_be_are_told_too(tmp_path):
+    unsafe = "{synchronous_mode: true, postgresql: {parameters: {synchronous_commit: local}}}"
+    config = local(tmp_path, f"  parameters: {{synchronous_commit: off}}\nbootstrap: {{dcs: {unsafe}}}\n")
+    assert any("is off although" in text for text in complaints(dynamic(config, {"synchronous_mode": "quorum"})))
+    assert any(text.startswith("bootstrap.dcs.postgresql.parameters.synchronous_commit: is local although") for text in config.warnings)
+
+
+@pytest.mark.parametrize("mode", ["off", "quorum"])
+@pytest.mark.parametrize("interval", [0, 10, "10s", "1min", "0", False])
+def test_how_often_a_standby_replies_is_not_the_operators(mode, interval):
+    """Whether a voter lives is judged by its replies: less often, and an idle one looks lost."""
+    given = {"synchronous_mode": mode, "postgresql": {"parameters": {"WAL_receiver_status_interval": interval}}}
+    found = complaints(given)
+    assert [text.partition(":")[0] for text in found] == ["postgresql.parameters.wal_receiver_status_interval"]
+    assert "has no effect; it is 1s always" in found[0]
+    node = load(PLAIN, {}).postgres
+    for settings in (node, replace(node, parameters=given["postgresql"]["parameters"])):
+        assert conf.parameters(settings, given)["wal_receiver_status_interval"] == f"{REPLY_EVERY_S:g}s"
+    assert conf.without_ours(f"wal_receiver_status_interval = '{interval}'\nwork_mem = '1MB'\n") == "work_mem = '1MB'\n"
+
+
+@pytest.mark.parametrize("interval", ["1s", 1, "1 s", None])
+def test_as_often_as_it_does_anyway_is_not_worth_a_word(interval):
+    assert complaints({"postgresql": {"parameters": {"wal_receiver_status_interval": interval}}}) == ()
 
 
 def test_the_operators_own_standby_names_are_for_mode_off():

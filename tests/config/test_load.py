@@ -56,6 +56,7 @@ def test_a_grown_file_loads_and_names_what_is_not_used():
         "postgresql.pre_promote",
         "postgresql.proxy_address",
         "restapi.request_queue_size",
+        "tags.replicatefrom",
     ]
 
 
