@@ -47,6 +47,7 @@ EXTRAS = (
     "failed",
     "away",
     "resigned",
+    "starved",
 )
 JOBS = ("", "promote", "stop", "start", "pledge", "clone", "handover", "bootstrap")
 
@@ -119,6 +120,8 @@ def _extra(w: World, extra: str, leader: str) -> World:
             return w.resigned(ME, "db3").holder(ME)
         case "holder" if not silent:
             return w.holder(ME)
+        case "starved" if w.status.role is STANDBY:
+            w.status = replace(w.status, upstream="10.0.0.1:5432", streaming=True, too_small={"max_connections": (50, 100)})
         case "wishes":
             return w.wish("reinitialize")
         case "foreign" if not silent and leader not in ("bootstrap", "new"):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rivha.agent.brain import actions as do
+from rivha.agent.brain.upkeep import describe
 from rivha.agent.brain.view import Situation
 from rivha.model import Data, Role, State
 from tests.build import LEADER_LEASE, ME, NOW, PRIMARY, STANDBY, TERM, World, a_member, a_view, decided
@@ -14,6 +15,10 @@ from tests.build import LEADER_LEASE, ME, NOW, PRIMARY, STANDBY, TERM, World, a_
 
 def lease(world: World) -> do.LeaseAction:
     return decided(world).lease.action
+
+
+def problem(world: World) -> str:
+    return describe(world.view(), a_member(ME)).problem
 
 
 def rule(world: World) -> str:
@@ -66,6 +71,26 @@ def test_a_voter_pledges_when_both_witnesses_agree_though_the_key_still_stands()
 def test_one_witness_alone_convicts_nobody(world: World):
     assert lease(world) == do.Nothing()
     assert not isinstance(decided(world).postgres.action, do.Promote)
+
+
+def test_a_voter_of_higher_priority_is_waited_for_where_any_one_may_win():
+    """HAZARDS B 28: the other's own probe may tell it half a second later; not longer, and for nobody else."""
+    preferred = lost(quorum=0).pledged().member(a_member("db3", tags={"failover_priority": 5}))
+
+    assert lease(preferred.remembers(standing_since=NOW - 0.1)) == do.Nothing()
+    assert "waiting for the pledge of db3" in decided(preferred).lease.reason
+    assert isinstance(lease(preferred.remembers(standing_since=NOW - 0.7)), do.Win)
+    assert isinstance(lease(preferred.tags(failover_priority=5).remembers(standing_since=NOW)), do.Win)
+
+
+def test_who_does_not_take_over_says_why_once_an_election_has_lasted():
+    """Below `rivhactl list`, though the lost leader's key still stands; an ordinary failover is over before anybody could read it."""
+    stuck = lost().pledged().witness(silent_s=4.5)
+
+    assert problem(stuck) == "not eligible: 1 of 2 needed pledges, waiting for db3"
+    assert problem(voter(voters="db3", quorum=0).witness(silent_s=4.5)) == "not eligible: not a voter (db3 are)"
+    assert problem(lost().pledged()) == ""
+    assert problem(stuck.paused()) == ""
 
 
 def test_the_keys_end_is_the_second_witness():
@@ -352,3 +377,11 @@ def test_a_mode_that_was_turned_off_makes_no_leader_while_the_holder_may_not_hav
 
     assert rule(off) == "pledge_when_nobody_leads"
     assert rule(off.held()) == "wait_while_the_holder_may_live"
+
+
+def test_an_old_leader_that_is_ahead_but_no_voter_holds_nobody_back():
+    """What only it has was never acknowledged; waiting for it, or leaving the lead to it, would leave nobody eligible (HAZARDS B 27)."""
+    ahead = orphan().leaderless(0.0).witness().member(a_member("db1", lsn=900, tags={"failover_priority": 9})).pledges(db2=200, db3=150)
+
+    assert lease(ahead) == do.Win(), "it runs as a standby again, has more, and has not pledged"
+    assert lease(ahead.pledged("db1", 900)) == do.Win(), "nor when it has"

@@ -15,6 +15,7 @@ from rivha.agent.brain.quorum import (
     BLOCK,
     NO_VOTERS,
     NOBODY,
+    PLACEHOLDER,
     Electors,
     Goal,
     Names,
@@ -31,6 +32,7 @@ from rivha.agent.brain.quorum import (
 Machine: TypeAlias = Callable[[Electors, Names | None, Goal | None, bool, bool], Step | None]
 MOST_STEPS = 4
 QUORUM, ON = False, True
+EVERYBODY = Names(frozenset("*"), 1)
 
 
 # ---- the setting's text --------------------------------------------------------------------------------------------------------------
@@ -39,7 +41,8 @@ QUORUM, ON = False, True
 def test_names_are_written_sorted_and_quoted():
     assert Names(frozenset({"b", "a"}), 1).text == 'ANY 1 ("a","b")'
     assert Names(frozenset({'o"hara'}), 1).text == 'ANY 1 ("o""hara")'
-    assert BLOCK.text == "ANY 1 (*)"
+    assert BLOCK.text == f'ANY 1 ("{PLACEHOLDER}")'
+    assert Names(frozenset({"*"}), 1).text == "ANY 1 (*)"
     assert NOBODY.text == ""
 
 
@@ -47,11 +50,12 @@ def test_names_are_written_sorted_and_quoted():
     ("text", "names"),
     [
         ("", NOBODY),
-        ("ANY 1 (*)", BLOCK),
+        (BLOCK.text, BLOCK),
+        ("ANY 1 (*)", EVERYBODY),
         ('any 2 ( "a" , b-c )', None),  # a dash needs quotes
         ('any 2 ( "a" , b_1 )', Names(frozenset({"a", "b_1"}), 2)),
         ('ANY 1 ("a, b","c)")', Names(frozenset({"a, b", "c)"}), 1)),
-        ('ANY 1 ("*")', BLOCK),  # Postgres takes the star for everybody, quoted or not
+        ('ANY 1 ("*")', EVERYBODY),  # Postgres takes the star for everybody, quoted or not
         ("a, b", None),  # FIRST 1
         ("2 (a, b)", None),  # FIRST 2
         ('FIRST 1 ("a","b")', None),
@@ -89,7 +93,7 @@ def electors_of(text: str) -> Electors:
 
 
 def names_of(text: str) -> Names:
-    return {"-": NOBODY, "1(*)": BLOCK}.get(text) or Names(frozenset(text[2:-1]), int(text[0]))
+    return {"-": NOBODY, "1(-)": BLOCK, "1(*)": EVERYBODY}.get(text) or Names(frozenset(text[2:-1]), int(text[0]))
 
 
 def story(electors: Electors, names: Names | None, goal: Goal | None, strict: bool = False) -> Iterator[str]:
@@ -102,7 +106,7 @@ def story(electors: Electors, names: Names | None, goal: Goal | None, strict: bo
             yield f"{''.join(sorted(electors.voters))}+{electors.quorum}" if electors.voters else "-"
         elif isinstance(step, SetNames):
             names = step.names
-            yield f"{names.number}({''.join(sorted(names.members))})" if names.members else "-"
+            yield {NOBODY: "-", BLOCK: "1(-)"}.get(names) or f"{names.number}({''.join(sorted(names.members))})"
 
 
 @pytest.mark.parametrize(
@@ -129,7 +133,7 @@ def story(electors: Electors, names: Names | None, goal: Goal | None, strict: bo
         ("both are replaced", ON, "ab+0", "2(ab)", "2(cd)", "abcd+2 2(cd) | cd+0"),
         ("from quorum", ON, "ab+1", "1(ab)", "2(ab)", "2(ab) | ab+0"),
         ("to quorum", QUORUM, "ab+0", "2(ab)", "1(ab)", "ab+1 1(ab)"),
-        ("out of a full stop", QUORUM, "-", "1(*)", "1(a)", "1(a) | a+0"),
+        ("out of a full stop", QUORUM, "-", "1(-)", "1(a)", "1(a) | a+0"),
         ("a broken rule is mended without voters", QUORUM, "ab+0", "1(ab)", "1(ab)", "- | ab+1"),
         ("whoever comes may acknowledge: no voters", QUORUM, "a+0", "1(*)", "1(a)", "- 1(a) | a+0"),
         ("voters that nobody waits for", QUORUM, "a+0", "-", "1(a)", "- 1(a) | a+0"),
@@ -146,9 +150,9 @@ def test_names_that_are_not_ours_end_the_voters_first():
     assert list(story(NO_VOTERS, None, None)) == ["-"]
 
 
-def test_strict_with_nobody_left_waits_for_whoever_comes():
-    assert list(story(electors_of("a+0"), names_of("1(a)"), None, strict=True)) == ["-", "1(*)"]
-    assert list(story(NO_VOTERS, NOBODY, None, strict=True)) == ["1(*)"]
+def test_strict_with_nobody_left_waits_for_a_voter():
+    assert list(story(electors_of("a+0"), names_of("1(a)"), None, strict=True)) == ["-", "1(-)"]
+    assert list(story(NO_VOTERS, NOBODY, None, strict=True)) == ["1(-)"]
 
 
 def test_who_waits_is_told_for_whom():
@@ -276,8 +280,7 @@ World: TypeAlias = tuple[Electors, Names, Family, bool]
 
 @cache
 def acknowledging(names: Names) -> Family:
-    """Under BLOCK it may be a stranger: none of those that we know."""
-    return frozenset({frozenset()}) if names == BLOCK else frozenset(of_size(names.members, names.number))
+    return frozenset(s for s in of_size(names.members, names.number) if PLACEHOLDER not in s)  # nobody has that name
 
 
 @cache
@@ -307,14 +310,13 @@ def after(world: World, machine: Machine, goal: Goal | None, strict: bool) -> Wo
 @cache
 def during_the_reload(before: Names, after: Names) -> Family:
     """A WAL sender goes by one of the two settings, and counts whoever one of them names (tests/postgres/test_reloads_under_way.py)."""
-    if BLOCK in (before, after):
-        return frozenset({frozenset()})
-    return frozenset(s for number in (before.number, after.number) for s in of_size(before.members | after.members, number))
+    either = before.members | after.members
+    return frozenset(s for number in (before.number, after.number) for s in of_size(either, number) if PLACEHOLDER not in s)
 
 
 def with_the_barrier(world: World) -> World:
     electors, names, older, passed = world
-    return world if passed else (electors, names, joined(older, acknowledging(names)), True)
+    return world if passed or names == BLOCK else (electors, names, joined(older, acknowledging(names)), True)
 
 
 START: World = (NO_VOTERS, NOBODY, frozenset({frozenset[str]()}), False)

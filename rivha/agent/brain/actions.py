@@ -115,6 +115,7 @@ class HandOver:
     term: int
     candidate: str | None
     fast_s: float
+    linger_s: float | None = None  # for who takes nothing any more once all is written; None: all of `fast_s`
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from rivha.agent.brain.view import View
 from rivha.model import Lsn, Member, Pledge, Role, format_lsn
 
 GRACE_S = 3.0  # how long a resigned leader's candidate, or an operator's, is waited for
+TELL_AFTER_S = 2.0  # an election that has lasted so long wants to be explained; most are over in a third of a second
+PREFERRED_S = 0.6  # where any voter may win at once, one of higher priority gets so long: its own probe tells it half a second later
 HOLD_BACK_S = 1.0  # each rank below the best waits this much longer, should the best one have died meanwhile
 
 
@@ -163,9 +165,26 @@ def why_i_hold_back(v: View) -> str | None:
         return f"{named} was named to take over"
     order = ranking(v)
     place = next((i for i, p in enumerate(order) if p.name == v.me), len(order))
+    late = _preferred_voters(v) if by_votes else awaited(v)
     waited, patience = standing_for_s(v), 0.0 if by_votes else patience_s(v)
     if place > 0 and waited < patience + HOLD_BACK_S * place:
         return f"{order[0].name} ranks before me (timeline {order[0].timeline}, {format_lsn(order[0].lsn)})"
-    if awaited(v) and waited < patience:
-        return "waiting for the pledge of " + ", ".join(awaited(v))
+    if late and waited < (PREFERRED_S if by_votes else patience):
+        return "waiting for the pledge of " + ", ".join(late)
     return None
+
+
+def _preferred_voters(v: View) -> list[str]:
+    """Who has not pledged, and is to lead rather than I (HAZARDS B 28)."""
+    mine = Member(v.me, tags=v.tags).failover_priority
+    members = [v.cluster.member(name) for name in awaited(v) if name in v.voters] if v.cluster else []
+    return [member.name for member in members if member is not None and member.failover_priority > mine]
+
+
+def why_i_do_not_take_over(v: View) -> str:
+    """For people, once an election has lasted for a while, also with the lost leader's key still there; "" when there is nothing to say."""
+    silent_s = v.witness.silent_s - v.policy.suspect_after_s if v.witness else 0.0
+    if not votes.is_open(v) or v.policy.paused or v.is_primary or (leaderless_for_s(v) if v.nobody_leads else silent_s) < TELL_AFTER_S:
+        return ""
+    why = why_i_may_not_stand(v) or (why_i_hold_back(v) if v.my_pledge else None)
+    return f"not eligible: {why}" if why else ""

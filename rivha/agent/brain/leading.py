@@ -18,6 +18,7 @@ from rivha.agent.brain.view import View
 from rivha.model import Data, FailoverRequest, Member, Role, State
 
 FAST_STOP_S = 30.0  # a hand-over's fast stop waits for walsenders; then it turns immediate
+LINGER_S = 1.0  # a standby that lives has the shutdown checkpoint in milliseconds
 PLANNED_STOP_S = 60.0  # how long a hand-over's or restart's own stop may take: it turns immediate by itself
 HUNG_QUIT_S = 0.3  # a Postgres that still hears SIGQUIT is gone in tens of ms; one that hangs hears nothing
 WRONG_CLUSTER = 4  # exit code, docs/operations.md
@@ -103,11 +104,19 @@ def hand_over_on_request(v: View) -> PostgresVerdict | None:
         return None
     term = v.term
     if v.stopping and not v.policy.paused:
-        return Verdict(HandOver(term, None, FAST_STOP_S), "the agent ends: handing over")
+        return Verdict(HandOver(term, None, FAST_STOP_S, _linger_s(v, None)), "the agent ends: handing over")
     request = v.cluster.failover
     if request is None or why_not_switch_over(v, request) is not None:
         return None
-    return Verdict(HandOver(term, request.candidate, FAST_STOP_S), f"switchover to {request.candidate or 'the best standby'} was asked for")
+    to = request.candidate
+    return Verdict(HandOver(term, to, FAST_STOP_S, _linger_s(v, to)), f"switchover to {to or 'the best standby'} was asked for")
+
+
+def _linger_s(v: View, candidate: str | None) -> float | None:
+    """Nobody is waited for with nobody leading when every acknowledged commit is with the voters, whatever they and the names become
+    while the hand-over lasts (DESIGN 5). Who is no voter, or succeeds an asynchronous leader, may lack some: it gets all the time there is.
+    """
+    return LINGER_S if v.voters and (candidate is None or candidate in v.voters) else None
 
 
 def promote_the_elected(v: View) -> PostgresVerdict | None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 _NAME = r'"(?:[^"]|"")+"|\*|[A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_$\u0080-\U0010ffff]*|\d+'
 _ANY = re.compile(rf"\s*ANY\s+(\d+)\s*\(\s*((?:{_NAME})(?:\s*,\s*(?:{_NAME}))*)\s*\)\s*", re.IGNORECASE)
 _EVERYBODY = "*"
+PLACEHOLDER = "__patroni_strict_sync_replica_placeholder__"  # Patroni's; no member may have this name (rivha/config/file.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ class Wait:
 Step = SetElectors | SetNames | Wait
 NO_VOTERS = Electors()
 NOBODY = Names()
-BLOCK = Names(frozenset({_EVERYBODY}), 1)  # strict, and nobody to name: commits wait for whoever comes
+BLOCK = Names(frozenset({PLACEHOLDER}), 1)  # strict, and nobody to name. Not "*": a clone under way and pg_receivewal would do, too
 
 
 def keeps_the_rule(electors: Electors, names: Names) -> bool:

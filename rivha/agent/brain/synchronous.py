@@ -119,7 +119,7 @@ def _preferred(v: View) -> list[str]:
 
 def _named_now(v: View) -> frozenset[str]:
     names = Names.parse(v.postgres.synchronous_standby_names)
-    return v.voters | (names.members if names else frozenset()) - {"*"}
+    return v.voters | (names.members if names else frozenset()) - {"*", quorum.PLACEHOLDER}
 
 
 def _is_able(v: View, name: str, row: Replication | None) -> bool:

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import TypeAlias
 
 from rivha.agent.brain import synchronous
+from rivha.agent.brain.election import why_i_do_not_take_over
 from rivha.agent.brain.leading import why_not_switch_over
 from rivha.agent.brain.quorum import Electors
 from rivha.agent.brain.view import View
@@ -128,7 +129,7 @@ def describe(v: View, base: Member) -> Member:
         replication_state=streaming if standby and p.state is State.RUNNING else None,
         pending_restart=p.pending_restart,
         paused=v.policy.paused,
-        problem="" if v.busy or p.state is State.STARTING else v.problem,
+        problem=why_i_do_not_take_over(v) or ("" if v.busy or p.state is State.STARTING else v.problem),
         leaving=(v.synchronous or bool(v.voters)) and not v.key_is_mine and synchronous.why_i_am_no_voter(v) is not None,
         checkpoint_after_promote=False if v.checkpoint_pending else None,
     )
