@@ -43,13 +43,15 @@ Harm = Callable[[Site, Database], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`target_s`: for Rivha's median. None: nobody is to take over, and Postgres refuses nothing."""
+    """`target_s`: for Rivha's median; its worst is to be within twice that."""
 
     title: str
-    target_s: float | None
+    target_s: float
     harm: Harm
     held_s: float = 0.0  # the fault lasts so long whatever happens; 0: until writes go on
     outlived: bool = False  # Postgres writes on at first: it is over when somebody else leads
+    unnoticed: bool = False  # nobody is to take over, and Postgres refuses nothing
+    unfailing: bool = False  # and no statement fails otherwise
 
 
 async def nothing(_site: Site, _old: Database) -> None:
@@ -103,18 +105,22 @@ async def switch_over(site: Site, old: Database) -> None:
 
 
 HANG_S = 10.0  # Rivha's hang_timeout
+# 0 s, as far as a client can tell: a checkpoint, or somebody else's work on the machine, holds up a commit for a few tenths of a second.
+# The row "no fault" shows how long, and has the same target: where that misses it, the others say nothing. Less than HAProxy needs to give
+# a server up and take it back (0.25 s after 1.2 s at the soonest), so a median beyond it means that clients were sent away.
+JITTER_S = 0.5
 FAULTS: Mapping[str, Fault] = {
     "postmaster": Fault("postmaster kill -9", 0.6, kill_postmaster),
     "host": Fault("primary's host powered off", 3.0, power_off),
     "partition": Fault("primary's host partitioned", 3.0, unplug),
     "agent": Fault("agent killed, not restarted", 3.5, kill_agent, outlived=True),
     "frozen": Fault("agent frozen", 3.5, freeze_agent, outlived=True),
-    "restart": Fault("agent killed, restarted at once", None, restart_agent, RESTARTED_S),
-    "etcd-cut": Fault("primary cut off from etcd only for 30 s", None, cut_from_etcd, HELD_S),
-    "quorum": Fault("etcd without quorum for 45 s", None, lose_quorum, QUORUM_LOST_S),
+    "restart": Fault("agent killed, restarted at once", JITTER_S, restart_agent, RESTARTED_S, unnoticed=True),
+    "etcd-cut": Fault("primary cut off from etcd only for 30 s", JITTER_S, cut_from_etcd, HELD_S, unnoticed=True, unfailing=True),
+    "quorum": Fault("etcd without quorum for 45 s", JITTER_S, lose_quorum, QUORUM_LOST_S, unnoticed=True, unfailing=True),
     "hung": Fault("Postgres frozen", HANG_S + 2.0, freeze_postgres),
     "switchover": Fault("switchover", 0.6, switch_over),
-    "nothing": Fault("no fault, for 30 s", None, nothing, HELD_S),
+    "nothing": Fault("no fault, for 30 s", JITTER_S, nothing, HELD_S, unnoticed=True, unfailing=True),
 }
 
 
@@ -215,15 +221,22 @@ def figures(rounds: Sequence[Round], faults: Sequence[str]) -> list[Figure]:
     for name in faults:
         for system in dict.fromkeys(r.system for r in rounds):
             mine = [r for r in rounds if (r.system, r.fault) == (system, name)]
+            if not mine:  # each of its trials failed, and a note says why
+                continue
             target = FAULTS[name].target_s if system == "Rivha" else None
             found.append(Figure(f"{FAULTS[name].title}: {system}", "s", tuple(r.outage_s for r in mine), target))
     for name in faults:
-        if FAULTS[name].target_s is None:
-            mine = [r for r in rounds if (r.system, r.fault) == ("Rivha", name)]
-            found.append(
-                Figure(f"{FAULTS[name].title}: writes that Postgres refused, Rivha", "", tuple(r.refused for r in mine), 0, "worst")
-            )
-            found.append(Figure(f"{FAULTS[name].title}: other leaders, Rivha", "", tuple(r.failed_over for r in mine), 0, "worst"))
+        fault, mine = FAULTS[name], [r for r in rounds if (r.system, r.fault) == ("Rivha", name)]
+        if not mine:
+            continue
+        outages = tuple(r.outage_s for r in mine)
+        found.append(Figure(f"{fault.title}: within twice the target, Rivha", "s", outages, 2 * fault.target_s, "worst"))
+        if fault.unnoticed:
+            found.append(Figure(f"{fault.title}: writes that Postgres refused, Rivha", "", tuple(r.refused for r in mine), 0, "worst"))
+            found.append(Figure(f"{fault.title}: other leaders, Rivha", "", tuple(r.failed_over for r in mine), 0, "worst"))
+        if fault.unfailing:
+            failed = tuple(r.unknown + r.refused for r in mine)
+            found.append(Figure(f"{fault.title}: statements that failed, Rivha", "", failed, 0, "worst"))
     for system in dict.fromkeys(r.system for r in rounds):
         lost = tuple(r.lost for r in rounds if r.system == system)
         found.append(Figure(f"acknowledged rows lost: {system}", "", lost, 0 if system == "Rivha" else None, "worst"))
@@ -302,7 +315,7 @@ def titles() -> dict[str, str]:
 
 def unnoticed() -> list[str]:
     """The faults that no client is to notice."""
-    return [name for name, fault in FAULTS.items() if fault.target_s is None]
+    return [name for name, fault in FAULTS.items() if fault.unnoticed]
 
 
 if __name__ == "__main__":

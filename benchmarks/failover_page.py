@@ -25,6 +25,7 @@ class Seen(Protocol):
     unknown: int
     refused: int
     lost: int
+    failed_over: bool
     writable: int
     writes: list[int]
 
@@ -56,9 +57,10 @@ def table(machine: Machine, titles: Mapping[str, str], unnoticed: Sequence[str],
         ratios = [f"{median / max(medians[0], 0.01):.1f}" for median in medians[1:]]
         lines.append(_row([titles[fault], *map(_cell, each), *ratios]))
     for fault in (name for name in unnoticed if any(r.fault == name for r in rounds)):
-        failed = [[r.unknown + r.refused for r in rounds if (r.system, r.fault) == (system, fault)] for system in systems]
-        cells = [" ".join(map(str, mine)) or "-" for mine in failed]
-        lines.append(_row([f"statements that failed: {titles[fault]}", *cells, *([""] * (len(systems) - 1))]))
+        each = [[r for r in rounds if (r.system, r.fault) == (system, fault)] for system in systems]
+        for what, count in (("statements that failed", _failed), ("other leaders", _other_leaders)):
+            cells = [" ".join(str(count(r)) for r in mine) or "-" for mine in each]
+            lines.append(_row([f"{what}: {titles[fault]}", *cells, *([""] * (len(systems) - 1))]))
     for what in ("acknowledged", "lost"):
         sums = [str(sum(getattr(r, what) for r in rounds if r.system == system)) for system in systems]
         lines.append(_row([f"rows {what}", *sums, *([""] * (len(systems) - 1))]))
@@ -66,6 +68,14 @@ def table(machine: Machine, titles: Mapping[str, str], unnoticed: Sequence[str],
         "\\* Two Postgres servers were out of recovery when writes went on. The old one could not acknowledge any: nobody confirmed it."
     )
     return "\n".join([*lines, "", *(f"{note}.  " for note in notes), "", second])
+
+
+def _failed(seen: Seen) -> int:
+    return seen.unknown + seen.refused
+
+
+def _other_leaders(seen: Seen) -> int:
+    return int(seen.failed_over)
 
 
 def _cell(mine: Sequence[Seen]) -> str:
