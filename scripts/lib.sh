@@ -255,13 +255,14 @@ use_programs() {
     fi
 }
 
-# What the fault lab makes its networks with. Without it those tests are skipped, and say so.
+# What the fault lab makes its networks with, and the clocks of its hosts (tests/faults/clock.c). Without it those tests are skipped, and say so.
 use_network_tools() {
     local missing=()
     command -v ip >/dev/null || missing+=(iproute2)
     command -v iptables >/dev/null || missing+=(iptables)
+    command -v cc >/dev/null || missing+=(gcc libc6-dev)
     [[ ${#missing[@]} -gt 0 ]] || return 0
-    { can_install && locked programs apt_install "${missing[@]}"; } || say "no network tools: the fault lab will be skipped"
+    { can_install && locked programs apt_install "${missing[@]}"; } || say "missing: ${missing[*]}; the fault lab, or its clocks, will be skipped"
 }
 
 # HAProxy's Debian package and the libraries that it needs and this machine lacks, into the cache; nothing is installed.
