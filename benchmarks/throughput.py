@@ -55,7 +55,8 @@ async def transactions_per_s(lab: Lab, primary: Node, seconds: int) -> float:
 
 
 async def without_agents(lab: Lab, primary: Node, seconds: int) -> float:
-    """The lease ends meanwhile, and nobody notices: whoever could act on it is frozen, too."""
+    """The lease ends meanwhile, and nobody acts on it: agents are frozen, and guards have been told of a pause before."""
+    await lab.pause(True)
     for node in lab.nodes:
         node.agent.freeze()
     try:
@@ -63,6 +64,7 @@ async def without_agents(lab: Lab, primary: Node, seconds: int) -> float:
     finally:
         for node in lab.nodes:
             node.agent.thaw()
+        await lab.pause(False)
 
 
 async def main() -> int:

@@ -58,24 +58,12 @@ async def test_ending_a_standbys_agent_stops_its_postgres(lab: Lab) -> None:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def paused(lab: Lab) -> AsyncIterator[Lab]:
-    await set_pause(lab, True)
+    await lab.pause(True)
     yield lab
     for node in lab.nodes:
         if not node.agent.alive:
             node.start()
-    await set_pause(lab, False)
-
-
-async def set_pause(lab: Lab, on: bool) -> None:
-    async def all_know() -> bool:
-        answered = False
-        for node in lab.nodes:
-            if not answered:
-                answered = (await node.ask("PATCH", "/config", {"pause": on or None}))[0] == 200
-        said = [(await node.status()).get("pause", False) for node in lab.nodes]
-        return said == [on] * len(lab.nodes)
-
-    await lab.wait_for(all_know, f"every agent knows that pause is {on}")
+    await lab.pause(False)
 
 
 async def looked_again(lab: Lab, node: Node, looks: int = 3) -> None:

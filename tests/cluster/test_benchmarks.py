@@ -24,7 +24,7 @@ CANNOT_RUN = 3  # no namespaces here
         ("bootstrap", ("--rounds", "1"), "three nodes streaming"),
         ("failover", ("--rounds", "1", "--only", "switchover", "--without-patroni"), "switchover"),
         ("cost", ("--seconds", "2"), "resident"),
-        ("throughput", ("--rounds", "1", "--seconds", "2"), "agents frozen"),
+        ("throughput", ("--rounds", "1", "--seconds", "12"), "agents frozen"),
     ],
 )
 def test_a_benchmark_prints_its_table_and_keeps_its_figures(name: str, options: tuple[str, ...], expected: str, tmp_path: Path):

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 import pytest_asyncio
 
-from tests.cluster.test_agent import looked_again, set_pause
+from tests.cluster.test_agent import looked_again
 from tests.lab.cluster import Lab
 from tests.lab.node import Node, Wishes, close, now
 from tests.lab.processes import give_away
@@ -150,7 +150,7 @@ async def test_an_agent_that_ends_takes_its_guard_along(lab: Lab) -> None:
 async def test_paused_nobody_kills_a_primary_without_its_agent(lab: Lab) -> None:
     leader = await lab.primary()
     witness = (await lab.replicas())[0]
-    await set_pause(lab, True)
+    await lab.pause(True)
     try:
         pid = leader.postmaster()
         await leader.kill_agent()
@@ -158,7 +158,7 @@ async def test_paused_nobody_kills_a_primary_without_its_agent(lab: Lab) -> None
         assert leader.postmaster() == pid
     finally:
         leader.start()
-        await set_pause(lab, False)
+        await lab.pause(False)
 
 
 async def test_a_node_without_the_watchdog_that_it_requires_is_not_elected_and_says_why(lab: Lab) -> None:

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.cluster.conftest import all_have_looked, any_of, configured, shows
-from tests.cluster.test_agent import set_pause
 from tests.cluster.test_switchover import rivhactl
 from tests.lab.cluster import Lab
 from tests.lab.node import Node
@@ -45,14 +44,14 @@ async def test_an_unknown_candidate_and_a_time_in_the_past_are_refused(lab: Lab)
 async def test_paused_a_switchover_wants_a_candidate_and_no_schedule(lab: Lab) -> None:
     leader = await lab.primary()
     candidate = (await lab.replicas())[0]
-    await set_pause(lab, True)
+    await lab.pause(True)
     try:
         await refused(leader, "/switchover", {"leader": leader.name}, "only to a specific candidate in a paused state")
         later = {"leader": leader.name, "candidate": candidate.name, "scheduled_at": "2099-01-01T00:00:00+00:00"}
         await refused(leader, "/switchover", later, "Can't schedule switchover in the paused state")
         await nothing_is_filed(lab, leader)
     finally:
-        await set_pause(lab, False)
+        await lab.pause(False)
 
 
 async def test_a_candidate_that_may_not_lead_is_refused_and_never_elected(lab: Lab) -> None:

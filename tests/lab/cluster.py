@@ -204,6 +204,18 @@ class Lab:
         await self.wait_for(whole, "every node runs and streams, and HAProxy routes to it", deadline_s)
         return await self.primary()
 
+    async def pause(self, on: bool) -> None:
+        """Returns when every agent knows."""
+
+        async def all_know() -> bool:
+            answered = False
+            for node in self.nodes:
+                if not answered:
+                    answered = (await node.ask("PATCH", "/config", {"pause": on or None}))[0] == 200
+            return [(await node.status()).get("pause", False) for node in self.nodes] == [on] * len(self.nodes)
+
+        await self.wait_for(all_know, f"every agent knows that pause is {on}")
+
     def writer(self, table: str = "written", pace_s: float = 0.005) -> Writer:
         return Writer(self.proxy.primary_port, self.passwords.superuser, table, pace_s)
 
