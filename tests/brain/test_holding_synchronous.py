@@ -93,6 +93,16 @@ def test_who_does_not_take_over_says_why_once_an_election_has_lasted():
     assert problem(stuck.paused()) == ""
 
 
+def test_garbage_in_my_pledge_key_is_written_over_while_somebody_leads_and_never_during_an_election():
+    """It says nothing that could be relied upon, and nobody is elected while anything cannot be read."""
+    garbage = ("rivha/pledges/db2: is not JSON",)
+
+    assert lease(voter().me(STANDBY).etcd(complaints=garbage)) == do.Withdraw()
+    assert lease(voter().me(STANDBY).etcd(complaints=("rivha/pledges/db22: is not JSON",))) == do.Nothing()
+    assert lease(lost().etcd(complaints=garbage)) == do.Nothing()
+    assert lease(orphan().etcd(complaints=garbage)) == do.Nothing()
+
+
 def test_the_keys_end_is_the_second_witness():
     assert lease(orphan().witness(unrenewed_s=None)) == do.MakePledge(TERM)
     assert lease(orphan().witness(silent_s=1.0)) == do.Nothing()

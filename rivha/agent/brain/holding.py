@@ -110,6 +110,8 @@ def keep_the_key_that_is_mine(v: View) -> LeaseVerdict | None:
 def withdraw_my_pledge_for_the_leader_in_office(v: View) -> LeaseVerdict | None:
     """Somebody leads, and lives: my promise to stream from nobody has served its purpose."""
     pledge = v.my_pledge
+    if v.other_leader is not None and v.my_pledge_cannot_be_read and not votes.is_open(v):
+        return Verdict(Withdraw(), f"{v.other_leader} leads: writing over my pledge, which cannot be read and would stop the next election")
     if v.other_leader is None or pledge is None or v.busy_with("pledge") or (votes.is_open(v) and pledge.term == v.term):
         return None
     return Verdict(Withdraw(), f"{v.other_leader} leads: taking my pledge back to follow")

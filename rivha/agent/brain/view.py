@@ -244,6 +244,10 @@ class View:
         return "; ".join(c for c in (self.cluster.complaints if self.cluster else ()) if c.startswith(decisive))
 
     @property
+    def my_pledge_cannot_be_read(self) -> bool:
+        return any(c.startswith(f"rivha/pledges/{self.me}: ") for c in (self.cluster.complaints if self.cluster else ()))
+
+    @property
     def ground(self) -> tuple[int, int, int] | None:
         """What a pledge of mine that is written now rests on: the revisions of the leader key, of `sync`, and of my own pledge key."""
         c = self.cluster
