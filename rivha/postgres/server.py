@@ -113,10 +113,10 @@ class Server:
             await self.follow(upstream)
         return True
 
-    async def stop(self, *, fast_s: float, quit_s: float = 1.0) -> None:
+    async def stop(self, *, fast_s: float, quit_s: float = 1.0, linger_s: float | None = None) -> None:
         self._watcher.dropped()
         self._parts.link.close()
-        await stopping.stop(self._parts, fast_s=fast_s, quit_s=quit_s)
+        await stopping.stop(self._parts, fast_s=fast_s, quit_s=quit_s, linger_s=linger_s)
 
     async def restart(self) -> None:
         primary = await running.role_when_it_answers(self._parts) is Role.PRIMARY

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rivha.agent.brain import actions as do
+from rivha.agent.brain.leading import LINGER_S
 from rivha.model import Data, Role, State, Upstream
 from tests.build import ME, NOW, PRIMARY, STANDBY, World, a_member, a_row, a_view, decided
 
@@ -64,6 +65,23 @@ def test_a_hand_over_goes_to_a_voter_or_to_whom_the_operator_named():
     assert isinstance(postgres(switch.wanted(ME, "db1")), do.HandOver)
     assert isinstance(postgres(switch.wanted(ME, None)), do.HandOver)
     assert not isinstance(postgres(switch.sync(ME).wanted(ME, None)), do.HandOver), "nobody else holds all commits"
+
+
+def test_a_hand_over_waits_with_nobody_leading_only_for_who_may_lack_what_was_acknowledged():
+    """Voters have it all together, whoever of them is dark by now (HAZARDS C 39)."""
+
+    def linger_s(world: World) -> float | None:
+        action = postgres(world)
+        assert isinstance(action, do.HandOver)
+        return action.linger_s
+
+    def led(voters: str = "db3") -> World:
+        return leading(voters, 0)
+
+    assert linger_s(led().wanted(ME, "db3")) == linger_s(led().wanted(ME, None)) == linger_s(led().stopping()) == LINGER_S
+    assert linger_s(led().wanted(None, "db1", accept_loss=True)) is None, "no voter"
+    assert linger_s(led("").stopping()) is None, "alone: what was acknowledged may be nowhere else"
+    assert linger_s(a_view().me(PRIMARY).leads().wanted(ME, "db3")) is None, "asynchronous"
 
 
 def test_nobody_is_handed_over_to_who_is_no_voter_and_was_never_seen_to_follow():

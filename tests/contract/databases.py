@@ -16,6 +16,8 @@ from tests.sim.postgres import SimPostgres
 from tests.sim.server import Instance
 from tests.sim.syncrep import Answer
 
+AGES_S = 3600.0
+
 
 class Session(Protocol):
     """A client's connection."""
@@ -68,6 +70,10 @@ class Node(Protocol):
     def hang(self) -> None: ...
 
     def go_on(self) -> None: ...
+
+    async def stop_reporting(self, standby: Any) -> None:
+        """The standby takes WAL and flushes nothing of it any more, and this one, its upstream, has endless patience with it."""
+        ...
 
     def mark(self, what: str) -> None:
         """As if `what` (rewind, clone) had been interrupted."""
@@ -192,6 +198,9 @@ class ModelNode:
 
     def go_on(self) -> None:
         self._i.trouble.hung = False
+
+    async def stop_reporting(self, standby: ModelNode) -> None:
+        standby._i.trouble.flush_s = AGES_S
 
     def mark(self, what: str) -> None:
         self._i.disk.marker = what

@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from rivha.errors import CommandFailed
-from rivha.model import Data, Role, State
-from tests.contract.databases import Databases
+from rivha.model import Data, History, Role, State
+from tests.contract.databases import AGES_S, Databases
 from tests.contract.running import contract
-from tests.postgres.nodes import DYNAMIC, caught_up, commit, eventually, has, slots, take_over
+from tests.postgres.nodes import DEADLINE_S, DYNAMIC, caught_up, commit, eventually, has, slots, stays_undone, take_over
 
 # ---- bootstrap
 
@@ -146,6 +146,40 @@ async def test_a_fast_stop_gives_its_shutdown_checkpoint_to_the_standbys_and_say
     assert stopped.wal_lsn is not None
     assert standby.receive_lsn is not None
     assert before <= stopped.wal_lsn < standby.receive_lsn
+
+
+@contract
+@pytest.mark.parametrize("quit_s", [0.0, 1.0], ids=["killed", "immediate"])
+async def test_who_hears_nothing_is_not_waited_for_beyond_linger_s_and_all_is_as_after_a_fast_stop(nodes: Databases, quit_s: float):
+    """A standby that lives has it all; the directory is clean, and follows without a rewind (HAZARDS C 39)."""
+    a = await nodes.primary()
+    b, c = await nodes.standby(of=a, name="b"), await nodes.standby(of=a, name="c")
+    await commit(a, "t")
+    await a.stop_reporting(b)
+    async with asyncio.timeout(DEADLINE_S):
+        await a.server.stop(fast_s=AGES_S, quit_s=quit_s, linger_s=0.5)
+    stopped, standby = await a.status(), await c.status()
+    assert (stopped.state, stopped.role, stopped.clean, stopped.problem, a.runs) == (State.STOPPED, Role.PRIMARY, True, "", False)
+    assert (stopped.wal_lsn or 0) < (standby.receive_lsn or 0)
+    await take_over(c, a.name)
+    assert (await a.server.compare(c.upstream))[0] is History.SAME
+    await a.server.start(primary=False, upstream=c.upstream)
+    await eventually(a.streams)
+    assert await has(a, "t")
+
+
+@contract
+async def test_without_linger_s_a_fast_stop_waits_for_a_standby_that_says_nothing_now(nodes: Databases):
+    """An asynchronous candidate may lack what was acknowledged."""
+    a = await nodes.primary()
+    b = await nodes.standby(of=a)
+    b.hang()
+    stopping = asyncio.create_task(a.server.stop(fast_s=30))
+    await stays_undone(stopping)
+    b.go_on()
+    await stopping
+    stopped, standby = await a.status(), await b.status()
+    assert (stopped.wal_lsn or 0) < (standby.receive_lsn or 0)
 
 
 @contract

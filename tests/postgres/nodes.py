@@ -98,6 +98,17 @@ class Node:
     def go_on(self) -> None:
         signal_all(processes_of(self.settings.data_dir), signal.SIGCONT)
 
+    async def stop_reporting(self, standby: Node) -> None:
+        """With a sender that never gives it up, the standby's machine stands still."""
+        await self.sql("ALTER SYSTEM SET wal_sender_timeout = 0")
+        await self.sql("SELECT pg_reload_conf()")
+
+        async def taken() -> bool:
+            return bool(await self.sql("SHOW wal_sender_timeout") == "0")
+
+        await eventually(taken)
+        standby.hang()
+
     def _postmaster(self) -> int:
         return int((self.data_dir / "postmaster.pid").read_text().split()[0])
 

@@ -288,7 +288,8 @@ async def test_a_callback_never_blocks_and_its_failure_is_only_said(tmp_path: Pa
 
 
 @pytest.mark.real
-async def test_a_hanging_postmaster_whose_directory_was_moved_is_ended_all_the_same(newest: Nodes):
+@pytest.mark.parametrize("linger_s", [None, 0.0])
+async def test_a_hanging_postmaster_whose_directory_was_moved_is_ended_all_the_same(newest: Nodes, linger_s: float | None):
     """It is known by its pidfd; by its files it could not be found."""
     a = await newest.primary()
     pid = int((a.data_dir / "postmaster.pid").read_text().split()[0])
@@ -296,7 +297,7 @@ async def test_a_hanging_postmaster_whose_directory_was_moved_is_ended_all_the_s
     os.kill(pid, signal.SIGSTOP)
     a.data_dir.rename(moved)
 
-    await a.server.stop(fast_s=0.1, quit_s=0.1)
+    await a.server.stop(fast_s=0.1, quit_s=0.1, linger_s=linger_s)
 
     await eventually(gone(pid))
     for child in processes_of(str(moved)):

@@ -194,9 +194,9 @@ class SimPostgres:
         if not primary:
             await self.follow(upstream)
 
-    async def stop(self, *, fast_s: float, quit_s: float = 1.0) -> None:
+    async def stop(self, *, fast_s: float, quit_s: float = 1.0, linger_s: float | None = None) -> None:
         self._i.world.stopping(self._i)
-        await self._by_itself(self._i.stop(fast_s, quit_s))
+        await self._by_itself(self._i.stop(fast_s, quit_s, linger_s))
 
     async def synchronize(self, names: str, *, surely: bool = False) -> None:
         """The model's processes take a reload one after another: backends first, then the senders and the checkpointer."""

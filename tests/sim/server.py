@@ -142,19 +142,19 @@ class Instance:
             self.receiver.started()
         return True
 
-    async def stop(self, fast_s: float, quit_s: float) -> None:
+    async def stop(self, fast_s: float, quit_s: float, linger_s: float | None = None) -> None:
         """Fast: connected standbys get the shutdown checkpoint. Then immediate: crash recovery follows, unless it was written."""
         if not self.alive:
             return
         mine = self.generation
         if fast_s > 0 and self.state is State.RUNNING:
-            await self._stop_fast(self.world.loop.now + fast_s)
+            await self._stop_fast(self.world.loop.now + fast_s, linger_s)
         if self.generation == mine:
             await asyncio.sleep(quit_s if self.trouble.hung else min(KILLED_S, quit_s))
         if self.generation == mine:
             self.die()
 
-    async def _stop_fast(self, end: float) -> None:
+    async def _stop_fast(self, end: float, linger_s: float | None) -> None:
         mine, loop = self.generation, self.world.loop
         while self.trouble.hung and self.generation == mine and loop.now < end:
             await asyncio.sleep(LOOK_S)
@@ -171,6 +171,7 @@ class Instance:
                 return
             self.append("shutdown checkpoint")
             self.shut, self.disk.checkpointed = True, self.disk.timeline
+            end = end if linger_s is None else min(end, loop.now + linger_s)
             while any(s.flush < self.disk.end for s in self.syncrep.live().values()) and self.generation == mine and loop.now < end:
                 await asyncio.sleep(DRAIN_LOOK_S)
         if self.generation == mine and loop.now < end:
