@@ -209,9 +209,9 @@ def etcd_warnings(local: Local) -> Iterator[str]:
 
 def tag_warnings(tags: Mapping[str, object]) -> Iterator[str]:
     """What is not served, and REFERENCE 1.18: the text that people's alerts match."""
-    for name, what in (("replicatefrom", "no cascades"), ("nostream", "no node that only reads the archive")):
+    for name in ("clonefrom", "replicatefrom", "nostream"):
         if tags.get(name):
-            yield f"tags.{name}: is not used; this version has {what}, every standby streams from the leader"
+            yield f"tags.{name}: is not used by this version; every standby is copied from the leader and streams from it"
     flag, priority = tags.get("nofailover"), tags.get("failover_priority")
     if flag is None or not isinstance(priority, int):
         return

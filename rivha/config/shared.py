@@ -68,7 +68,7 @@ STANDBY_NAMES = "synchronous_standby_names"
 NOT_SERVED = {
     "failsafe_mode": "Rivha has no failsafe mode; a leader whose lease runs out steps down",
     "primary_race_backoff": "Rivha judges a leader by two witnesses for suspect_after instead",
-    "slots": "permanent replication slots are not kept by this version; create them again after a failover",
+    "slots": "physical ones are made on every node, but not moved on where it is a standby, and keep WAL there; logical ones are not made",
     "standby_cluster": "Rivha does not run standby clusters",
     "citus": "Rivha does not manage Citus",
     "mpp": "Rivha does not manage Citus",
@@ -233,7 +233,14 @@ def asked_for(d: Dynamic, path: str) -> bool:
 
 def without_effect(d: Dynamic) -> list[str]:
     """Keys that ask for something which another key, or Rivha, makes void."""
-    return [*_forced(d.postgresql.parameters), *_void_in_this_mode(d)]
+    return [*_forced(d.postgresql.parameters), *_permitted(d.postgresql), *_void_in_this_mode(d)]
+
+
+def _permitted(pg: DynamicPostgres) -> list[str]:
+    """Nothing is ever deleted, so there is nothing to permit (docs/decisions/0005)."""
+    given = ("remove_data_directory_on_rewind_failure", "remove_data_directory_on_diverged_timelines")
+    why = "a directory that cannot be rewound is moved aside and cloned anew in any case"
+    return [f"postgresql.{name}: has no effect; {why}" for name in given if getattr(pg, name)]
 
 
 def _forced(given: Mapping[str, Any]) -> list[str]:

@@ -133,6 +133,12 @@ def test_how_often_a_standby_replies_is_not_the_operators(mode, interval):
     assert conf.without_ours(f"wal_receiver_status_interval = '{interval}'\nwork_mem = '1MB'\n") == "work_mem = '1MB'\n"
 
 
+@pytest.mark.parametrize("key", ["remove_data_directory_on_rewind_failure", "remove_data_directory_on_diverged_timelines"])
+def test_a_permission_that_nobody_asks_for_is_told(key):
+    assert [text.partition(";")[0] for text in complaints({"postgresql": {key: True}})] == [f"postgresql.{key}: has no effect"]
+    assert complaints({"postgresql": {key: False}}) == ()
+
+
 @pytest.mark.parametrize("interval", ["1s", 1, "1 s", None])
 def test_as_often_as_it_does_anyway_is_not_worth_a_word(interval):
     assert complaints({"postgresql": {"parameters": {"wal_receiver_status_interval": interval}}}) == ()

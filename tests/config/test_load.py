@@ -48,6 +48,7 @@ def test_a_grown_file_loads_and_names_what_is_not_used():
     assert config.ctl.username == "ops"
     assert sorted(warning.partition(":")[0] for warning in config.warnings) == [
         "bootstrap.dcs.failsafe_mode",
+        "bootstrap.dcs.postgresql.remove_data_directory_on_rewind_failure",
         "bootstrap.dcs.slots",
         "bootstrap.method",
         "log.deduplicate_heartbeat_logs",
@@ -56,6 +57,7 @@ def test_a_grown_file_loads_and_names_what_is_not_used():
         "postgresql.pre_promote",
         "postgresql.proxy_address",
         "restapi.request_queue_size",
+        "tags.clonefrom",
         "tags.replicatefrom",
     ]
 

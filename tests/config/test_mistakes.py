@@ -131,10 +131,12 @@ def test_a_slip_of_the_pen_is_pointed_at(tmp_path):
 
 def test_tags_that_nobody_acts_upon_are_named(tmp_path):
     path = tmp_path / "node.yml"
-    path.write_text(f"{PLAIN.read_text().partition('tags:')[0]}tags: {{replicatefrom: db2, nostream: true, clonefrom: true}}\n")
+    path.write_text(
+        f"{PLAIN.read_text().partition('tags:')[0]}tags: {{replicatefrom: db2, nostream: true, clonefrom: true, nosync: true}}\n"
+    )
     told = [text for text in load(str(path), {}).warnings if text.startswith("tags.")]
-    assert [text.partition(":")[0] for text in told] == ["tags.replicatefrom", "tags.nostream"]
-    assert all("every standby streams from the leader" in text for text in told)
+    assert [text.partition(":")[0] for text in told] == ["tags.clonefrom", "tags.replicatefrom", "tags.nostream"]
+    assert all("is not used by this version" in text for text in told)
 
 
 def test_a_key_that_stands_twice_is_named(tmp_path):
