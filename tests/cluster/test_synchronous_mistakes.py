@@ -160,6 +160,20 @@ async def test_a_sync_key_that_names_nobody_alive_promotes_nobody_until_an_opera
     await lab.heal()
 
 
+async def test_without_a_sync_key_an_operator_gives_the_lead_back_to_who_led_last(lab: Lab) -> None:
+    """As docs/operations.md says: it holds everything, and etcd has forgotten that."""
+    async with leaderless(lab, "{}") as old:
+        await lab.etcd.delete(lab.prefix + "sync")
+        await stands_still(lab, "etcd has lost who held the commits")
+        old.start()
+        await all_have_looked(lab, 3)
+        assert await lab.primaries() == set()
+        done = await rivhactl(lab, "failover", "--candidate", old.name, "--accept-loss", "--force")
+        assert done.exit_code == 0, done.tail(50)
+        assert await lab.primary(120) is old
+    await lab.heal()
+
+
 async def test_a_running_leader_puts_a_sync_key_that_names_another_right(lab: Lab) -> None:
     leader = await lab.primary()
     others = {node.name for node in lab.nodes} - {leader.name}
