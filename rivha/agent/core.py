@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import structlog
 
 from rivha.agent.brain.view import View
+from rivha.agent.callbacks import Callbacks, Herald
 from rivha.agent.chores import Chores
 from rivha.agent.desk import Desk
 from rivha.agent.dynamic import Dynamic
@@ -20,7 +21,7 @@ from rivha.agent.job import JobSlot
 from rivha.agent.journal import Journal
 from rivha.agent.lease import Leases
 from rivha.agent.observe import Observer
-from rivha.agent.perform import Callbacks, Performer
+from rivha.agent.perform import Performer
 from rivha.agent.probe import Ask, Prober
 from rivha.agent.tick import Tick, Waker, stirs
 from rivha.dcs.base import Dcs, Txn
@@ -58,14 +59,15 @@ class Core:
         self.journal = Journal()
         self.desk = Desk(clock, self.journal, self._commit, reload_file, self.waker.wake)
         self.checkpoint: asyncio.Task[None] | None = None
-        performer = Performer(
+        self.herald = Herald(callbacks)
+        self.performer = Performer(
             me=base.name,
             dcs=dcs,
             postgres=postgres,
             leases=self.leases,
             jobs=self.jobs,
             desk=self.desk,
-            callbacks=callbacks,
+            herald=self.herald,
             clock=clock,
             first_config=lambda: dynamic.shared,
             configure_first=dynamic.apply_first,
@@ -79,7 +81,7 @@ class Core:
             wall=wall,
             observer=Observer(dcs, postgres, clock),
             prober=self.prober,
-            performer=performer,
+            performer=self.performer,
             chores=Chores(base.name, dcs, postgres, self.leases, self.desk, wall, lambda v: dynamic.apply()),
             leases=self.leases,
             jobs=self.jobs,
@@ -113,6 +115,7 @@ class Core:
         if self.tick.stopping:
             return False
         self.tick.stopping = True
+        self.performer.hurry()
         self.waker.wake()
         return True
 
@@ -132,6 +135,7 @@ class Core:
         self.desk.out_of_routing = True
         await self.jobs.cancel(quit_s / 4)  # work that does not end in time, on a disk that hangs, must not save Postgres
         await self.postgres.stop(fast_s=0.0, quit_s=quit_s)
+        self.herald.stopped(primary=True)  # it was one, or was becoming one
         self.waker.wake()
 
     async def _commit(self, txn: Txn) -> Outcome:

@@ -31,6 +31,7 @@ from rivha.errors import CannotRun, DcsUnavailable, RivhaError
 from rivha.log import Logging
 from rivha.metrics import Metrics
 from rivha.model import Cluster, Member
+from rivha.postgres.callbacks import LAST_WORD_S
 from rivha.postgres.server import Server
 
 log = structlog.get_logger(__name__)
@@ -95,6 +96,7 @@ class Agent:
         finally:
             await self.api.stop()
             await self.ask.close()
+            await self.postgres.callbacks.close(LAST_WORD_S)
             await self.postgres.close()
             await self.dcs.close()
         log.info("rivha has ended")

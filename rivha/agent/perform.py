@@ -5,14 +5,15 @@ Refusing is normal and no error: the next tick looks again. Long work goes to th
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from rivha.agent.brain import actions as do
 from rivha.agent.brain.view import Job, Lease, View
+from rivha.agent.callbacks import Herald
 from rivha.agent.desk import Desk
 from rivha.agent.job import JobSlot
 from rivha.agent.lease import Leases
@@ -25,10 +26,7 @@ from rivha.postgres.base import Postgres
 log = structlog.get_logger(__name__)
 
 
-class Callbacks(Protocol):
-    """The operator's scripts (REFERENCE 1.14); never blocks."""
-
-    def call(self, action: str, role: str) -> None: ...
+CHECKPOINT_WHEN_ENDING_S = 20.0  # a hand-over's, once the agent is to end: systemd's patience has an end (docs/rivha.service)
 
 
 @dataclass(slots=True)
@@ -39,22 +37,28 @@ class Performer:
     leases: Leases
     jobs: JobSlot
     desk: Desk
-    callbacks: Callbacks
+    herald: Herald
     clock: Callable[[], float]
     first_config: Callable[[], dict[str, object]]  # bootstrap.dcs: what a new cluster's `config` becomes
     configure_first: Callable[[], Awaitable[object]]  # the same, put in force before initdb
     after_promotion: Callable[[int], None]  # begins the checkpoint that rewinding nodes wait for
     arm: Callable[[], Awaitable[None]]  # the watchdog, before Postgres becomes a primary (HAZARDS C 46)
+    _checkpointing: asyncio.Timeout | None = field(default=None, init=False)  # the limit of the one that a stop waits for
+    _checkpoint_until: float | None = field(default=None, init=False)  # by the loop's clock, once the agent is to end
 
     # ---- the lease ----
 
     async def lease(self, v: View, action: do.LeaseAction) -> Outcome:
         """Carries out a lease verdict. UNKNOWN: whether etcd did it is not known, the next View tells."""
+        self.herald.saw(v)
         try:
-            return await self._lease(v, action)
+            outcome = await self._lease(v, action)
         except DcsUnavailable as error:
             log.warning("etcd did not answer", action=type(action).__name__, error=str(error))
-            return Outcome.UNKNOWN
+            outcome = Outcome.UNKNOWN
+        lease = self.leases.leader
+        self.herald.deposed_if_dead(v, leads=v.other_leader is None and lease is not None and self.clock() < lease.expires_at)
+        return outcome
 
     async def _lease(self, v: View, action: do.LeaseAction) -> Outcome:
         budget_s = v.policy.retry_timeout_s / 2
@@ -129,7 +133,7 @@ class Performer:
         member_lease = await self.leases.keep_member(v.policy.ttl_s, budget_s)
         outcome = await self._told(self._cluster(v), lambda _: writes.claim_bootstrap(member_lease), budget_s)
         if outcome is Outcome.DONE:
-            self._begin("bootstrap", self._bootstrap, at_end=lambda job: self._call_if_done(job, "on_start", "primary"))
+            self._begin("bootstrap", self._bootstrap, at_end=_if_done(lambda: self.herald.started(v, primary=True)))
         return outcome
 
     async def _bootstrap(self) -> None:
@@ -166,8 +170,8 @@ class Performer:
                 raise CannotRun(why, exit_code)
             case do.Stop(fast_s, quit_s):
                 return await self._stop(v, fast_s, quit_s)
-            case do.HandOver(term, candidate, fast_s):
-                return self._begin("handover", lambda: self._hand_over(v, candidate, fast_s), subject=candidate or "", term=term)
+            case do.HandOver(term, candidate):
+                return self._begin("handover", lambda: self._hand_over(v, action), subject=candidate or "", term=term)
             case do.Start():
                 return self._start(v, action)
             case do.Promote(term, start_before):
@@ -204,26 +208,38 @@ class Performer:
 
     async def _stop(self, v: View, fast_s: float, quit_s: float) -> Outcome:
         """Out of routing first; whatever job runs gives way."""
-        was_primary = v.is_primary
         self.desk.out_of_routing = True
         await self.jobs.cancel()
-
-        def told(job: Job) -> None:
-            self._call_if_done(job, "on_role_change" if was_primary else "on_stop", "demoted" if was_primary else "replica")
-
+        told = _if_done(lambda: self.herald.stopped(primary=v.is_primary))
         return self._begin("stop", lambda: self.postgres.stop(fast_s=fast_s, quit_s=quit_s), at_end=told)
 
-    async def _hand_over(self, v: View, candidate: str | None, fast_s: float) -> None:
+    async def _hand_over(self, v: View, action: do.HandOver) -> None:
         """The checkpoint comes while clients are served, so that the shutdown's own is short (HAZARDS C 37); it is no condition."""
         try:
-            await self.postgres.checkpoint()
+            await self._checkpoint()
         except (CommandFailed, PostgresUnavailable) as error:
             log.warning("no checkpoint before the hand-over: the stop may take longer", error=str(error))
-        await self._still_streams(v, candidate)
+        await self._still_streams(v, action.candidate)
         self.desk.out_of_routing = True
-        limit_s = v.policy.primary_stop_timeout_s or fast_s
-        await self.postgres.stop(fast_s=min(limit_s, fast_s))
-        self.callbacks.call("on_role_change", "demoted")
+        limit_s = v.policy.primary_stop_timeout_s or action.fast_s
+        await self.postgres.stop(fast_s=min(limit_s, action.fast_s), linger_s=action.linger_s)
+        self.herald.stopped(primary=True)
+
+    def hurry(self) -> None:
+        """The agent is to end: a checkpoint that is waited for, or will be, gets no more than so many seconds from now."""
+        self._checkpoint_until = asyncio.get_running_loop().time() + CHECKPOINT_WHEN_ENDING_S
+        if self._checkpointing is not None:
+            self._checkpointing.reschedule(self._checkpoint_until)
+
+    async def _checkpoint(self) -> None:
+        """Before a stop: as long as it takes, unless the agent is to end. Raises CommandFailed, PostgresUnavailable."""
+        try:
+            async with asyncio.timeout_at(self._checkpoint_until) as self._checkpointing:
+                await self.postgres.checkpoint()
+        except TimeoutError as error:
+            raise CommandFailed(f"the checkpoint had not ended {CHECKPOINT_WHEN_ENDING_S:g} s after the agent was asked to end") from error
+        finally:
+            self._checkpointing = None
 
     async def _still_streams(self, v: View, candidate: str | None) -> None:
         """The checkpoint may have taken minutes: a candidate that streamed before it and has gone since lacks what came in the meantime."""
@@ -240,10 +256,6 @@ class Performer:
             return Outcome.REFUSED  # given up in this very tick
         upstream = action.upstream
         subject = "primary" if action.primary else (upstream.name if upstream else "standby of nobody")
-        was_primary = v.postgres.role is Role.PRIMARY and not action.primary
-
-        def told(job: Job) -> None:
-            self._call_if_done(job, "on_role_change" if was_primary else "on_start", "primary" if action.primary else "replica")
 
         async def start() -> None:
             if action.primary:
@@ -251,7 +263,7 @@ class Performer:
             self._in_time(action.start_before)
             await self.postgres.start(primary=action.primary, upstream=upstream)  # names: as they lie, which keep the rule
 
-        return self._begin("start", start, subject=subject, at_end=told)
+        return self._begin("start", start, subject=subject, at_end=_if_done(lambda: self.herald.started(v, primary=action.primary)))
 
     def _in_time(self, start_before: float | None) -> None:
         """Once more, as the last thing before Postgres may write: the whole machine may have stood still since the decision."""
@@ -264,7 +276,7 @@ class Performer:
         await self.postgres.synchronize(action.names, surely=action.surely)
         self._in_time(action.start_before)
         await self.postgres.promote()
-        self.callbacks.call("on_role_change", "primary")
+        self.herald.promoted()
         self.after_promotion(action.term)
 
     async def _compare(self, v: View, action: do.Compare) -> str:
@@ -277,27 +289,28 @@ class Performer:
     async def _set_aside(self, v: View, why: str) -> None:
         if not v.down:
             await self.postgres.stop(fast_s=10.0)
+            self.herald.stopped(primary=v.is_primary)
         log.warning("the data directory was moved aside, nothing was deleted", to=await self.postgres.set_aside(why))
 
     async def _restart(self, v: View) -> None:
         primary = v.postgres.role is Role.PRIMARY
         if primary:
-            await self.postgres.checkpoint()
+            await self._checkpoint()
         await self.postgres.restart()
-        self.callbacks.call("on_restart", "primary" if primary else "replica")
+        self.herald.restarted(primary=primary)
 
     def _settles(self, wish: int) -> Callable[[Job], None] | None:
         if not wish:
             return None
         return lambda job: self.desk.settle(wish, job.outcome == "done", job.detail or job.outcome)
 
-    def _call_if_done(self, job: Job, callback: str, role: str) -> None:
-        if job.outcome == "done":
-            self.callbacks.call(callback, role)
-
 
 def _streams(p: PostgresStatus, name: str) -> bool:
     return any(row.application_name == name for row in p.replication)
+
+
+def _if_done(tell: Callable[[], None]) -> Callable[[Job], None]:
+    return lambda job: tell() if job.outcome == "done" else None
 
 
 def _begun(yes: bool) -> Outcome:

@@ -18,6 +18,7 @@ from rivha.postgres.settings import PostgresSettings
 log = structlog.get_logger(__name__)
 
 LONGEST_S = 3600.0
+LAST_WORD_S = 10.0  # for the one that tells of the agent's own stop: a virtual address that is half removed is not removed
 ACTIONS = ("on_start", "on_stop", "on_restart", "on_reload", "on_role_change")
 
 
@@ -45,9 +46,10 @@ class Callbacks:
         except CommandFailed as e:
             log.warning("a callback failed", action=action, error=str(e))
 
-    async def close(self) -> None:
-        """Ends what runs; waits until it has ended."""
-        tasks = [task for task in self._running.values() if not task.done()]
+    async def close(self, patience_s: float = 0.0) -> None:
+        """Ends what still runs after so many seconds; waits until it has ended."""
+        running = [task for task in self._running.values() if not task.done()]
+        tasks = (await asyncio.wait(running, timeout=patience_s))[1] if running else set()
         for task in tasks:
             task.cancel()
         if tasks:

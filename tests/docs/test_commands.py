@@ -11,6 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from rivha.agent.brain.leading import FAST_STOP_S
+from rivha.agent.perform import CHECKPOINT_WHEN_ENDING_S
+from rivha.model import Policy
+from rivha.postgres.callbacks import LAST_WORD_S
+
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -54,6 +59,16 @@ def test_the_example_configuration_of_the_docs_loads():
     # The example names paths of a real node, which are not here; what it says must be about them, not about the file.
     told = [line for line in done.stderr.splitlines() if line.startswith("mistake:")]
     assert all(re.search(r"bin_dir|data_dir|pgpass|cert|key|log\.dir|exist|writ", line) for line in told), done.stderr
+
+
+def test_systemd_waits_for_a_hand_over():
+    """What an agent that ends may take: HAZARDS C 49. A kill in the middle leaves a primary behind whose key runs out."""
+    limit = re.search(r"^TimeoutStopSec=(\d+)$", (ROOT / "docs" / "rivha.service").read_text(), re.MULTILINE)
+    assert limit is not None
+    policy = Policy()
+    looks_and_writes_s = 3 * (policy.loop_wait_s + 2 * policy.retry_timeout_s)  # before, between and after the parts below, etcd slow
+
+    assert int(limit[1]) >= CHECKPOINT_WHEN_ENDING_S + FAST_STOP_S + LAST_WORD_S + looks_and_writes_s
 
 
 def test_the_unit_starts_what_the_package_installs():

@@ -24,9 +24,14 @@ if TYPE_CHECKING:
 RESTART_S = 1.0  # systemd
 
 
-class NoCallbacks:
+class Told:
+    """The operator's scripts: what they were told, by every agent that ran here."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
     def call(self, action: str, role: str) -> None:
-        return
+        self.lines.append(f"{action} {role}")
 
 
 class Host:
@@ -45,6 +50,7 @@ class Host:
         self.frozen_agent = False
         self.well_since = 0.0  # its agent began or thawed then
         self.exits: list[str] = []
+        self.told = Told()
 
     def clock(self) -> float:
         return self.offset + self.world.loop.now * self.rate
@@ -100,7 +106,7 @@ class Host:
             self.dcs,
             postgres,
             dynamic,
-            NoCallbacks(),
+            self.told,
             clock=self.clock,
             wall=self.wall,
             reload_file=self._reload,
