@@ -61,6 +61,16 @@ async def primary_powered_off(site: Site) -> None:
 
 
 @fault
+async def primary_killed_whole(site: Site) -> None:
+    """kill -9 of agent, guard and Postgres at once, on a host that lives: it resets connections; systemd is late."""
+    old = await site.primary_database()
+    await old.kill_all_programs()
+    await replaced(site, old)
+    old.agent.start()
+    await site.writing(now())
+
+
+@fault
 async def primary_power_cycled(site: Site) -> None:
     """Off and on again at once: it is back before anybody can be sure that it is gone."""
     old = await site.primary_database()

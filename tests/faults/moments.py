@@ -23,7 +23,8 @@ SEEN_S = 60.0  # within this something has to begin that the fault waits for
 TRIES = 3
 SWITCHOVER_S = 60.0
 WAL_AT_A_TIME = 2**20
-CANDIDATE_LIVES_S = 0.1  # a switchover takes half a second; the candidate dies in its middle
+LOOK_TAKES_S = 1.0  # an agent whose look at etcd is younger than the configuration by so much knows that
+VOTER_STAYS_S = 600  # degrade_after, while one who hears nothing shall stay a voter
 
 
 # ---- promotion
@@ -173,6 +174,25 @@ async def switch(via: Node, leader: Node, candidate: Node) -> tuple[int, str]:
     return await via.ask("POST", "/switchover", {"leader": leader.name, "candidate": candidate.name}, SWITCHOVER_S)
 
 
+async def hand_over_begins(old: Node, candidate: Node) -> asyncio.Task[tuple[int, str]]:
+    """A switchover that the primary has begun to stop for; what is answered later is the harm's doing; answered before, it fails."""
+    told = old.agent.log.stat().st_size
+    asked = asyncio.create_task(switch(old, old, candidate))
+    until = time.monotonic() + SEEN_S
+    while not any('"job begins"' in line and '"handover"' in line for line in _said_since(old, told)):
+        assert not asked.done(), f"{old.name} did not begin to hand over: {asked.result()}"
+        assert time.monotonic() < until, f"{old.name} does not begin to hand over"
+        await asyncio.sleep(LOOK_S)
+    return asked
+
+
+def _said_since(node: Node, offset: int) -> list[str]:
+    """The whole lines of its agent's log from there on."""
+    with node.agent.log.open("rb") as file:
+        file.seek(offset)
+        return file.read().decode(errors="replace").split("\n")[:-1]
+
+
 @fault
 async def switchover(site: Site) -> None:
     """No harm at all: the primary hands over to whom it was told to."""
@@ -190,10 +210,9 @@ async def switchover_to_a_candidate_that_dies(site: Site) -> None:
     """The candidate's host is lost in the middle of it; somebody takes writes again all the same."""
     old = await site.primary_database()
     [candidate, _] = await site.standbys()
-    asked = asyncio.create_task(switch(old, old, candidate))
-    await asyncio.sleep(CANDIDATE_LIVES_S)
+    asked = await hand_over_begins(old, candidate)
     await candidate.host.power_off()
-    await asyncio.gather(asked, return_exceptions=True)
+    await asked
     await site.writing(now(), 120)
 
 
@@ -215,10 +234,9 @@ async def primary_killed_during_switchover(site: Site) -> None:
     """kill -9 of the primary's Postgres while it hands over."""
     old = await site.primary_database()
     [candidate, _] = await site.standbys()
-    asked = asyncio.create_task(switch(old, old, candidate))
-    await asyncio.sleep(CANDIDATE_LIVES_S)
+    asked = await hand_over_begins(old, candidate)
     await old.kill_postgres()
-    await asyncio.gather(asked, return_exceptions=True)
+    await asked
     await site.writing(now(), 120)
 
 
@@ -272,20 +290,57 @@ async def commits_cancelled_while_they_wait(site: Site) -> None:
     await replaced(site, old)
 
 
+@asynccontextmanager
+async def silent_voters_stay(site: Site, leader: Node) -> AsyncIterator[None]:
+    """Meanwhile who does not reply is not taken out of `sync`, so that commits wait for it or for another voter."""
+    before = json.loads((await site.keys())["config"]).get("degrade_after")
+    await _patch(site, {"degrade_after": VOTER_STAYS_S})
+    since = time.time()  # as dcs_last_seen
+
+    async def has_looked() -> bool:
+        return float((await leader.status()).get("dcs_last_seen", 0)) >= since + LOOK_TAKES_S
+
+    await site.wait_for(has_looked, f"{leader.name} has read the configuration")
+    try:
+        yield
+    finally:
+        await _patch(site, {"degrade_after": before})
+
+
+async def _patch(site: Site, changes: dict[str, object]) -> None:
+    async def done() -> bool:
+        for node in site.nodes:
+            if (await node.ask("PATCH", "/config", changes))[0] == 200:
+                return True
+        return False
+
+    await site.wait_for(done, f"{changes} is in the configuration")
+
+
 @fault
 async def voter_comes_back_empty(site: Site) -> None:
-    """H 11: a voter has lost its data, and then the primary is lost: it holds no more what it once acknowledged, and is no witness."""
+    """H 11: a voter has lost its data, which it alone had acknowledged, and the primary is lost: its word is worth nothing."""
     old = await site.primary_database()
-    [standby, _] = await site.standbys()
-    await standby.host.power_off()
-    await asyncio.to_thread(shutil.rmtree, standby.data)
-    await standby.host.power_on()
-    standby.agent.start()
-    await old.host.power_off()
-    await asyncio.sleep(CUT_S)
-    await old.host.power_on()
-    old.agent.start()
-    await site.writing(now(), 120)
+    synchronous, voters = await site.mode() != "off", await site.voters()
+    voter, other = sorted(await site.standbys(), key=lambda node: node.name not in voters)
+    async with silent_voters_stay(site, old):
+        site.cut([old.host], [other.host])
+        await site.writing(now())  # more commits than were under way to the other one
+        await voter.host.power_off()
+        await old.host.power_off()
+        await asyncio.to_thread(shutil.rmtree, voter.data)
+        await site.mend_network()
+        await voter.host.power_on()
+        voter.agent.start()
+        await asyncio.sleep(CUT_S)
+        if synchronous:
+            assert not await site.primaries(), f"somebody was promoted who lacks commits\n{await site.describe()}"
+            assert await site.voters() == voters, f"who is to elect has changed\n{await site.describe()}"
+        await old.host.power_on()
+        old.agent.start()
+        await site.writing(now(), 120)
+        if synchronous:
+            assert await site.primary() is old, f"somebody leads who lacked commits\n{await site.describe()}"
 
 
 # ---- the disk

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -16,11 +17,12 @@ from tests.faults.host import Host, Service
 from tests.lab import binaries
 from tests.lab.etcd import Etcd
 from tests.lab.node import REPOSITORY, Node, Place
-from tests.lab.processes import Process, account
+from tests.lab.processes import POLL_S, Process, account, signal_all, working_below
 from tests.lab.proxy import CONFIG, Proxy
 
 POSTGRES, REST, ETCD, PEER, STATS = 5432, 8008, 2379, 2380, 7000
 NETWORK = f"{world.WIRE_NET}.0/24"
+DIE_S = 20.0
 ANSWER_S = 1.5  # of one etcd server, before the next is asked
 
 
@@ -48,6 +50,17 @@ class Database(Node):
 
     async def kill_everything(self) -> None:
         await self.host.power_off()
+
+    async def kill_all_programs(self) -> None:
+        """kill -9 of agent, guard and Postgres: none sees another die. The host lives, and its kernel resets their connections."""
+        signal_all(working_below(self.folder), signal.SIGSTOP)
+        until = time.monotonic() + DIE_S
+        while pids := working_below(self.folder):
+            if time.monotonic() > until:
+                raise TimeoutError(f"processes {pids} of {self.name} do not die")
+            signal_all(pids, signal.SIGKILL)
+            await asyncio.sleep(POLL_S)
+        await self.service.ended(DIE_S)
 
 
 def _parent(pid: int) -> int:
