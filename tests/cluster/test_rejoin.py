@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import configured
-from tests.lab.cluster import Lab
+from tests.lab.cluster import PATIENCE_S, Lab
 from tests.lab.node import SQL_ERRORS, Node, close
 from tests.lab.processes import signal_all
 
@@ -110,3 +112,30 @@ async def test_a_setting_raised_on_the_primary_first_does_not_leave_standbys_tha
             assert "max_connections is 50 here and 77 on the primary" in node.agent.log.read_text()
         leader.kill_postmaster()
         assert await lab.heal() is not leader
+
+
+async def test_a_standby_that_somebody_promotes_by_hand_is_stopped_and_comes_back_as_a_standby(lab: Lab) -> None:
+    """Past the agent, while another leads: what it takes nobody else ever has, and it takes nothing for long (HAZARDS B 35; DESIGN 10)."""
+    leader = await lab.primary()
+    await leader.fetch("create table if not exists promoted (at text)")
+    assert await lab.heal() is leader
+    standby = (await lab.replicas())[0]
+    inode = os.stat(standby.data).st_ino
+    session = await standby.connect()
+    try:
+        assert await session.fetchval("select pg_promote(true, 30)")
+        async with asyncio.timeout(PATIENCE_S):  # that it ends is its agent's doing
+            with contextlib.suppress(*SQL_ERRORS):
+                while True:
+                    await session.execute("insert into promoted values ('stray')")
+    finally:
+        await close(session)
+    await leader.fetch("insert into promoted values ('kept')")
+    assert await lab.heal() is leader
+    assert f"{leader.name} leads: my primary must stop" in standby.agent.log.read_text()
+
+    async def as_the_leader_has_it() -> bool:
+        return all([{row["at"] for row in await node.fetch("select at from promoted")} == {"kept"} for node in lab.nodes])
+
+    await lab.wait_for(as_the_leader_has_it, "every node has what the leader has, and nothing else")
+    assert os.stat(standby.data).st_ino == inode, "it was rewound, not cloned anew"

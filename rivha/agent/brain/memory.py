@@ -114,6 +114,8 @@ def _of_postgres(v: View, m: Memory) -> Memory:
     standby = p.state is State.RUNNING and p.role is Role.STANDBY
     given_up = m.starting_since is not None and not alive and v.now - m.starting_since > v.policy.primary_start_timeout_s
     lasted = m.primary_since is not None and alive and v.now - m.primary_since >= CRASH_WINDOW_S
+    if alive and p.role is Role.PRIMARY:  # who has been one since, promoted by hand perhaps, may have left the history it was compared with
+        m = replace(m, history="", compared_term=0)
     return replace(
         m,
         crashes=crashes,
