@@ -15,6 +15,7 @@ from rivha.postgres.process import processes_of
 log = structlog.get_logger(__name__)
 
 LOOK_S = 0.05  # between looks at the control file, of a few kilobytes
+CANCELLED_S = 0.2  # for a program that reads it to be gone; its disk may hang
 
 
 async def stop(parts: Parts, *, fast_s: float, quit_s: float, linger_s: float | None = None) -> None:
@@ -40,7 +41,7 @@ async def stop(parts: Parts, *, fast_s: float, quit_s: float, linger_s: float | 
 async def _gone(parts: Parts, fast_s: float, linger_s: float) -> bool:
     """As Postmaster.gone; but only for `linger_s` once the control file says "shut down": it is clean then, however the others end."""
     gone = asyncio.create_task(parts.postmaster.gone(fast_s))
-    written = asyncio.create_task(_shut_down(parts))  # waited for by nobody: its disk may hang
+    written = asyncio.create_task(_shut_down(parts))
     try:
         await asyncio.wait({gone, written}, return_when=asyncio.FIRST_COMPLETED)
         is_written = written.done() and written.exception() is None
@@ -51,6 +52,7 @@ async def _gone(parts: Parts, fast_s: float, linger_s: float) -> bool:
     finally:
         gone.cancel()
         written.cancel()
+        await asyncio.wait({gone, written}, timeout=CANCELLED_S)
     return parts.postmaster.pid is None
 
 

@@ -216,6 +216,8 @@ class Nodes:
         try:
             for node in self.made:
                 await node.end()
+            if cancelled := {task for task in asyncio.all_tasks() if task.cancelling()}:  # a program that is killed takes its time to die
+                await asyncio.wait(cancelled, timeout=DEADLINE_S)
         finally:
             await sweep(self._folder, programs=self.bin_dir)
             for pid_file in self._folder.glob("*/postmaster.pid"):
