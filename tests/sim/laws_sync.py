@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rivha.dcs import records
 from rivha.dcs.base import KeyValue
 from rivha.model import Cluster, Role, State
-from tests.sim.disk import Disk
+from tests.sim.disk import Disk, agree
 from tests.sim.laws import Laws, barred
 from tests.sim.server import Instance
 from tests.sim.syncrep import parse
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FLOWS_S = 2.0  # a cluster in which nothing is wrong acknowledges something at least so often
 KEPT_S = 20.0  # of signs of life
 ON_THE_WAY_S, LAST_LOOK_S = 0.3, 0.8  # a question and its answer; from a candidate's last look to its winning transaction
+GONE_S = 30.0  # no fault that leaves a primary and its network in order lasts so long
 LATELY = 100  # acknowledged rows that each change of the voters is judged by
 
 
@@ -33,6 +34,7 @@ class SyncLaws(Laws):
     paused_at: float = math.inf  # when the pause in office began
     modes_at: float = 0.0  # when the configuration was last edited
     last: Acknowledged | None = None  # the last acknowledged row
+    flowed: tuple[float, str, int] = (0.0, "", 0)  # when a row was acknowledged last, where, and by which start of that Postgres
     signs: dict[tuple[str, str], list[float]] = field(default_factory=dict)  # (leader, witness) -> when it was last seen to live
 
     # ---- what may be, other than in asynchronous mode
@@ -83,6 +85,9 @@ class SyncLaws(Laws):
         off = before.config is None or before.config.get("synchronous_mode") == "off"
         if before.sync is not None and winner not in before.sync.voters and not named and not accepted and not off:
             self.break_("who is no voter leads", f"{winner}, {before.sync}")
+        holder = (before.sync.leader if before.sync is not None else None) or ""
+        if before.leader is None and before.resigned is None and not accepted and not off and self._seen_alive(holder, winner):
+            self.break_("a leader was deposed that lives", f"{winner} took over from {holder}, which answers it, though its key was gone")
 
     def _the_best_one_won(self, winner: str, before: Cluster) -> None:
         """Any of those who hold every acknowledged commit may win: `_what_is_lost` says whether it did."""
@@ -168,6 +173,8 @@ class SyncLaws(Laws):
 
     def acknowledged(self, done: Acknowledged) -> None:
         """Whoever may lead now, or may be elected, holds it."""
+        self._strict_commits_are_on_two(done)
+        self._nobody_waited_for_who_was_gone(done)
         c = self.cluster()
         sync, asynchronous = c.sync, "off" in (self._mode(), self.world.hosts[done.host].policy.synchronous_mode)
         if asynchronous and not (c.leader and c.leader.name == done.host):
@@ -184,6 +191,24 @@ class SyncLaws(Laws):
             self.break_("acknowledged what the leader lacks", f"{done.host}, row {done.number}; {sync.leader} may lead")
         self._every_electing_set_holds([done], "when it was acknowledged")
 
+    def _strict_commits_are_on_two(self, done: Acknowledged) -> None:
+        """What is acknowledged in a cluster that was always strict is flushed elsewhere too, whoever may lead (REFERENCE 1.8)."""
+        world = self.world
+        strict = world.shape.settings.get("synchronous_mode_strict") and not world.happened["mode_edited"] and world.whole_at
+        others = [i for i in world.instances.values() if i.host != done.host]
+        replaced = any(world.hosts[i.host].job in ("clone", "rewind", "set_aside") or i.disk.marker for i in others)
+        if strict and not replaced and not any(i.disk.holds(done.ident, flushed=True) for i in others):
+            self.break_("strict, and acknowledged by one node alone", f"{done.host}, row {done.number}")
+
+    def _nobody_waited_for_who_was_gone(self, done: Acknowledged) -> None:
+        """A primary in order, on a network in order, goes on without standbys that are gone, unless it is strict (DESIGN 5)."""
+        (since, *where), host = self.flowed, self.world.hosts[done.host]
+        self.flowed = (done.at, done.host, host.instance.generation)
+        disturbed_at = max(self.lookout.rough_at, host.well_since, self.modes_at, self.world.whole_at)
+        asked = host.policy.synchronous_mode_strict or "off" in (self._mode(), host.policy.synchronous_mode)
+        if where == [*self.flowed[1:]] and done.at - since > GONE_S and disturbed_at < since and not asked:
+            self.break_("commits waited for who was gone", f"{done.host}, {done.at - since:.0f} s")
+
     def wrote(self, key: str, now: KeyValue | None) -> None:
         super().wrote(key, now)
         if key == records.CONFIG:
@@ -195,7 +220,18 @@ class SyncLaws(Laws):
             if (sync := self.cluster().sync) is not None and sync.leader is not None:
                 self.world.doing(sync.leader, "sync")
             self._the_rule_of_5("sync was written")
+            self._voters_share_the_history()
             self._every_electing_set_holds(self.world.clients.acknowledged[-LATELY:], "after sync was written")
+
+    def _voters_share_the_history(self) -> None:
+        """Who becomes a voter has a part of its leader's history: timelines' numbers alone tell nobody that it is another (decision 10)."""
+        sync, before = self.cluster().sync, self.before.sync if self.before is not None else None
+        if sync is None or sync.leader is None:
+            return
+        disks = {name: self.world.instances[name].disk for name in sync.voters - (before.voters if before else frozenset())}
+        for name, disk in disks.items():
+            if agree(disk.wal, self.world.instances[sync.leader].disk.wal) < len(disk.wal):
+                self.break_("a voter of another history", f"{name}, of {sync.leader}")
 
     def names_taken(self, instance: Instance) -> None:
         sync = self.cluster().sync

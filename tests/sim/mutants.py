@@ -1,6 +1,7 @@
 """Planted bugs: what somebody could have got wrong in the real code, one by one. A simulator that does not notice them proves nothing.
 
-Each is a function that plants itself (mutants_lease.py, mutants_work.py, mutants_sync.py); its docstring says what is wrong with it.
+Each is a function that plants itself (mutants_lease.py, mutants_work.py, mutants_lot.py, mutants_sync.py, mutants_rules.py); its docstring
+says what is wrong with it.
 `hints` are seeds that are known to notice it, and `within` is how many of the seeds 0, 1, 2, ... must do, both counted from `first`: a
 million for those of the synchronous modes. `scripts/sim --mutant NAME --many N --from M` looks for more. What needs a rare constellation
 has a script of its own instead of the seeds' random ones: the seeds then only shuffle who and when. A mutant that survives means that the
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 from tests.sim import mutants_lease as of_lease
 from tests.sim import mutants_lot as by_lot
+from tests.sim import mutants_rules as of_rules
 from tests.sim import mutants_sync as of_sync
 from tests.sim import mutants_work as of_work
 from tests.sim.planting import Garden
@@ -248,5 +250,75 @@ _SYNCHRONOUS = (
     ),
     Mutant(of_sync.proof_of_stale_replies, (6, 7), 8, "2 split_in_two db2 40", Shape(settings=QUORUM), first=SYNCHRONOUS),
 )
-_ALL = (*_ASYNCHRONOUS, *_SYNCHRONOUS)
+BACK = "2 cut_from_etcd db1 8; 2 cut_from_etcd db2 8; 2.5 agent_told_to_end db3 3"  # db3 gives the key back, and takes it again
+# db3 comes back as a standby, with a tail that nobody else has, while db1, elected, is not promoted yet; and db1 does not reach it.
+STRAY = (
+    "1 agent_frozen_in_win db1 0.001; 2 leaders_postgres_unheard db3 3; 2.8 cut_from_etcd db3 5; 2.8 power_off db3 1;"
+    "7 one_cut_from_leader db3 8"
+)
+STRICT = {**QUORUM, "synchronous_mode_strict": True}
+FAST_QUORUM = {**QUORUM, "ttl": 3, "retry_timeout": 1}
+_RULES = (
+    Mutant(of_rules.strangers_are_made_voters, (0,), 16, STRAY, Shape(settings=QUORUM), first=SYNCHRONOUS),
+    Mutant(
+        of_rules.hands_over_to_anybody,
+        (0,),
+        8,
+        "2 agent_frozen db1 8; 2.1 agent_told_to_end leader 5",
+        Shape(settings={**SETTINGS, "synchronous_mode": "on"}),
+        first=SYNCHRONOUS,
+    ),
+    Mutant(
+        of_rules.resignation_outlives_who_leads_again,
+        (0,),
+        16,
+        BACK + "; 20 one_cut_from_leader db1 10; 21.2 power_off db2 30; 21.2 power_off db3 30",
+        Shape(settings=QUORUM),
+        first=SYNCHRONOUS,
+    ),
+    Mutant(
+        of_rules.promotes_while_its_record_is_in_doubt,
+        (3, 26),
+        80,
+        "9.5 sync_lands_late db1 60; 10 nosync_for_a_while db1 20; 12.6 etcd_down leader 3.6; 12.65 disk_full leader 2",
+        Shape(settings=FAST_QUORUM),
+        first=SYNCHRONOUS,
+    ),
+    Mutant(of_rules.the_dead_keep_the_key, (0,), 8, "2 postmaster_killed leader 1", Shape(settings=QUORUM), first=SYNCHRONOUS),
+    Mutant(
+        of_rules.the_dead_say_where_they_ended,
+        (0,),
+        16,
+        "4 one_cut_from_leader db3 10; 5.2 agent_frozen db2 10; 5.2 postmaster_killed leader 1",
+        Shape(settings=QUORUM),
+        first=SYNCHRONOUS,
+    ),
+    Mutant(
+        of_rules.strict_blocks_nothing,
+        (0,),
+        8,
+        "; ".join(f"2 nosync_for_a_while db{n} 20" for n in (1, 2, 3)),
+        Shape(settings=STRICT),
+        first=SYNCHRONOUS,
+    ),
+    Mutant(
+        of_rules.who_is_gone_is_waited_for,
+        (0,),
+        8,
+        "2 power_off db1 60; 2 power_off db2 60",
+        Shape(settings=QUORUM),
+        first=SYNCHRONOUS,
+    ),
+    Mutant(of_rules.who_lives_is_given_up, (0,), 8, "2 power_off leader 10", Shape(settings=QUORUM), first=SYNCHRONOUS),
+    Mutant(
+        of_rules.the_elected_wait_for_a_leader,
+        (0,),
+        16,
+        "1 power_off_in_win db1 0.02; 2 power_off leader 40",
+        Shape(settings=QUORUM),
+        first=SYNCHRONOUS,
+    ),
+    Mutant(of_rules.the_leases_end_convicts, (0,), 16, "2 cut_from_etcd leader 30", Shape(settings=QUORUM), first=SYNCHRONOUS),
+)
+_ALL = (*_ASYNCHRONOUS, *_SYNCHRONOUS, *_RULES)
 MUTANTS: dict[str, Mutant] = {mutant.name: mutant for mutant in _ALL}
