@@ -322,7 +322,7 @@ async def voter_comes_back_empty(site: Site) -> None:
     """H 11: a voter has lost its data, which it alone had acknowledged, and the primary is lost: its word is worth nothing."""
     old = await site.primary_database()
     synchronous, voters = await site.mode() != "off", await site.voters()
-    voter, other = sorted(await site.standbys(), key=lambda node: node.name not in voters)
+    voter, other = await site.standbys()
     async with silent_voters_stay(site, old):
         site.cut([old.host], [other.host])
         await site.writing(now())  # more commits than were under way to the other one

@@ -141,8 +141,10 @@ class Site(Lab):
         return self.database((await self.primary()).name)
 
     async def standbys(self) -> list[Database]:
-        leader = await self.primary()
-        return [self.database(node.name) for node in self.nodes if node is not leader]
+        """Voters first: in mode `on` one of them is none, and may take nothing over."""
+        leader, voters = await self.primary(), await self.voters()
+        found = [self.database(node.name) for node in self.nodes if node is not leader]
+        return sorted(found, key=lambda node: node.name not in voters)
 
     async def mode(self) -> str:
         """`off`, `on` or `quorum`, as the cluster's own configuration says."""
