@@ -168,8 +168,7 @@ class Chores:
         if self._slots_task is not None and not self._slots_task.done():
             return
         wanted = {slot_name(name) for name in chore.wanted}
-        advance = {name: lsn for name, lsn in chore.advance.items() if name in wanted}
-        self._slots_task = asyncio.create_task(self._postgres.keep_slots(wanted, advance), name="slots")
+        self._slots_task = asyncio.create_task(self._postgres.keep_slots(wanted, chore.advance), name="slots")
         self._slots_task.add_done_callback(self._slots_done)
         self.done = replace(self.done, slots_kept=chore, slots_kept_at=v.now)
 

@@ -68,7 +68,6 @@ STANDBY_NAMES = "synchronous_standby_names"
 NOT_SERVED = {
     "failsafe_mode": "Rivha has no failsafe mode; a leader whose lease runs out steps down",
     "primary_race_backoff": "Rivha judges a leader by two witnesses for suspect_after instead",
-    "slots": "physical ones are made on every node, but not moved on where it is a standby, and keep WAL there; logical ones are not made",
     "standby_cluster": "Rivha does not run standby clusters",
     "citus": "Rivha does not manage Citus",
     "mpp": "Rivha does not manage Citus",
@@ -213,6 +212,8 @@ def repaired(d: Dynamic) -> tuple[float, float]:
 def unserved(d: Dynamic) -> list[str]:
     """Keys that Rivha does not act upon, when they ask for something, or does not know."""
     told = [f"{path}: {why}" for path, why in NOT_SERVED.items() if asked_for(d, path)]
+    logical = [name for name, facts in d.slots.items() if isinstance(facts, Mapping) and facts.get("type", "physical") != "physical"]
+    told += [f"slots.{name}: logical slots are not kept by this version; create it again after a failover" for name in logical]
     for path in unknown_keys(d):
         if path in NOT_SERVED:
             continue

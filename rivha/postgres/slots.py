@@ -28,13 +28,13 @@ FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT temporary
 
 def in_order(last: PostgresStatus, wanted: Set[str], advance: Mapping[str, int]) -> bool:
     """Nothing to do, by the last look? Then no query is spent."""
-    known = last.slots
-    moving = last.role is Role.STANDBY and any(known.get(name, 0) < min(lsn, last.replay_lsn or 0) for name, lsn in advance.items())
+    known, replayed = last.slots, last.replay_lsn or 0
+    moving = last.role is Role.STANDBY and any(known.get(name, 0) < min(lsn, replayed) for name, lsn in advance.items() if name in wanted)
     return set(known) == set(wanted) and all(known.values()) and not moving
 
 
 async def keep(parts: Parts, wanted: Set[str], advance: Mapping[str, int]) -> None:
-    """Raises PostgresUnavailable."""
+    """`advance`: where the primary's slots are; of those that are not kept here, nothing is taken. Raises PostgresUnavailable."""
     permanent, ignored = operators_slots(parts.conf.dynamic)
     async with parts.link.session(await alive(parts)) as connection:
         standby = await connection.fetchval("SELECT pg_is_in_recovery()")
@@ -48,7 +48,7 @@ async def keep(parts: Parts, wanted: Set[str], advance: Mapping[str, int]) -> No
             await connection.execute("SELECT pg_create_physical_replication_slot($1, true)", name)
             log.info("created a replication slot", slot=name)
         if standby:
-            await _advance(connection, {n: lsn for n, lsn in advance.items() if n in wanted})
+            await _advance(connection, {n: lsn for n, lsn in advance.items() if n in wanted or n in permanent})
 
 
 def _broken(row: asyncpg.Record, standby: bool) -> bool:

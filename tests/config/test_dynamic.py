@@ -133,6 +133,11 @@ def test_how_often_a_standby_replies_is_not_the_operators(mode, interval):
     assert conf.without_ours(f"wal_receiver_status_interval = '{interval}'\nwork_mem = '1MB'\n") == "work_mem = '1MB'\n"
 
 
+def test_a_permanent_slot_that_is_not_kept_is_told_and_one_that_is_is_not():
+    given = {"slots": {"backup": {"type": "physical"}, "plain": None, "feed": {"type": "logical", "database": "d", "plugin": "p"}}}
+    assert [text.partition(":")[0] for text in complaints(given)] == ["slots.feed"]
+
+
 @pytest.mark.parametrize("key", ["remove_data_directory_on_rewind_failure", "remove_data_directory_on_diverged_timelines"])
 def test_a_permission_that_nobody_asks_for_is_told(key):
     assert [text.partition(";")[0] for text in complaints({"postgresql": {key: True}})] == [f"postgresql.{key}: has no effect"]

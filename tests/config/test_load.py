@@ -49,7 +49,7 @@ def test_a_grown_file_loads_and_names_what_is_not_used():
     assert sorted(warning.partition(":")[0] for warning in config.warnings) == [
         "bootstrap.dcs.failsafe_mode",
         "bootstrap.dcs.postgresql.remove_data_directory_on_rewind_failure",
-        "bootstrap.dcs.slots",
+        "bootstrap.dcs.slots.debezium",
         "bootstrap.method",
         "log.deduplicate_heartbeat_logs",
         "postgresql.parameters.max_connections",
