@@ -59,7 +59,6 @@ class Core:
         self.journal = Journal()
         self.desk = Desk(clock, self.journal, self._commit, reload_file, self.waker.wake)
         self.checkpoint: asyncio.Task[None] | None = None
-        self.herald = Herald(callbacks)
         self.performer = Performer(
             me=base.name,
             dcs=dcs,
@@ -67,7 +66,7 @@ class Core:
             leases=self.leases,
             jobs=self.jobs,
             desk=self.desk,
-            herald=self.herald,
+            herald=Herald(callbacks),
             clock=clock,
             first_config=lambda: dynamic.shared,
             configure_first=dynamic.apply_first,
@@ -135,7 +134,7 @@ class Core:
         self.desk.out_of_routing = True
         await self.jobs.cancel(quit_s / 4)  # work that does not end in time, on a disk that hangs, must not save Postgres
         await self.postgres.stop(fast_s=0.0, quit_s=quit_s)
-        self.herald.stopped(primary=True)  # it was one, or was becoming one
+        self.performer.herald.stopped(primary=True)  # it was one, or was becoming one
         self.waker.wake()
 
     async def _commit(self, txn: Txn) -> Outcome:

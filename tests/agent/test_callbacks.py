@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from rivha.agent.callbacks import Herald
+from rivha.model import Data
 from rivha.postgres.callbacks import Callbacks as Scripts
 from rivha.postgres.settings import PostgresSettings
+from tests.build import PRIMARY, a_view
 from tests.sim.faults import parse
+from tests.sim.host import Told
 from tests.sim.shape import QUORUM, SETTINGS, Shape
 from tests.sim.world import World
 
@@ -48,6 +52,19 @@ def test_an_agent_that_adopted_its_primary_knows_what_the_one_before_it_told():
     lines = told("2 agent_killed leader 0\n6 postmaster_killed leader 0", QUORUM)
 
     assert lines["db1"] == [*BORN, "on_role_change demoted", *BECAME_REPLICA]
+
+
+def test_a_primary_that_was_adopted_is_demoted_although_its_directory_says_nothing_any_more():
+    """pg_control is gone with the disk, say: what the directory was, only the agent knows, from having seen it run."""
+    scripts = Told()
+    herald = Herald(scripts)
+    herald.saw(a_view().me(PRIMARY).leads().view())
+    gone = a_view().no_data(Data.INACCESSIBLE).view()
+    herald.deposed_if_dead(gone, leads=True)
+    assert scripts.lines == []
+    herald.deposed_if_dead(gone, leads=False)
+
+    assert scripts.lines == ["on_role_change demoted"]
 
 
 @pytest.mark.parametrize("fault", ["crash_loop leader 8", "power_off leader 20"])
