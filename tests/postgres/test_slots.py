@@ -13,7 +13,7 @@ pytestmark = pytest.mark.real
 CALLED = {**DYNAMIC, "slots": {"backup": {"type": "physical"}, "feed": {"type": "logical", "database": "postgres", "plugin": "pgoutput"}}}
 
 
-async def test_a_permanent_slot_is_everywhere_and_holds_no_more_wal_on_a_standby_than_on_the_primary(nodes: Nodes):
+async def test_a_permanent_slot_is_everywhere_and_holds_no_more_wal_on_a_standby_than_on_the_primary(nodes: Nodes) -> None:
     """One that stood still there would fill the standby's disk, sooner or later."""
     a = await nodes.primary()
     b = await nodes.standby(of=a)
