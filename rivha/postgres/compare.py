@@ -35,6 +35,8 @@ SELECT pg_is_in_recovery() AS standby, (SELECT system_identifier::text FROM pg_c
        CASE WHEN NOT pg_is_in_recovery() THEN pg_walfile_name(pg_current_wal_insert_lsn()) END AS file,
        CASE WHEN NOT pg_is_in_recovery() THEN (pg_current_wal_flush_lsn() - '0/0')::bigint END AS lsn
 """
+# With three arguments: what a rewind's user is allowed (bootstrap).
+SOCKETS = r"SELECT name FROM pg_ls_dir('.', true, false) AS name WHERE name ~ '^\.s\.PGSQL\.[0-9]+$'"
 HISTORY = "SELECT pg_read_binary_file($1, 0, 1000000, true)"
 _RECORD = re.compile(r"len \(rec/tot\):\s*\d+/\s*(\d+),.*?lsn: ([0-9A-F]+)/([0-9A-F]+),.*?desc: (\w+)")
 
@@ -97,6 +99,12 @@ async def ask_leader(parts: Parts, upstream: Upstream) -> Leader:
     if past is None:
         raise PostgresUnavailable(f"{upstream.name} has no history file of its timeline {timeline} in pg_wal")
     return Leader(row["system_id"], timeline, row["lsn"], history.parse(past.decode(errors="replace")), row["checkpoint_timeline"])
+
+
+async def sockets_in_data(parts: Parts, upstream: Upstream) -> list[str]:
+    """Of unix_socket_directories inside the other's data directory. Raises PostgresUnavailable."""
+    async with _asking(parts, upstream) as connection:
+        return [row[0] for row in await connection.fetch(SOCKETS)]
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from rivha.errors import CommandFailed, PostgresUnavailable
 from rivha.model import Data, Upstream, format_lsn
 from rivha.postgres import conninfo, files, stopping
 from rivha.postgres.command import SINGLE_USER_DATABASE
-from rivha.postgres.compare import ask_leader, last_record, segment_begin
+from rivha.postgres.compare import ask_leader, last_record, segment_begin, sockets_in_data
 from rivha.postgres.controldata import ControlData
 from rivha.postgres.datadir import Contents
 from rivha.postgres.parts import Parts
@@ -37,6 +37,9 @@ async def rewind(parts: Parts, source: Upstream) -> None:
     leader = await ask_leader(parts, source)  # a source that does not answer is found before the marker is set
     if leader.checkpoint_timeline != leader.timeline:  # pg_rewind believes the control file, and would find nothing to do (HAZARDS B 32)
         raise PostgresUnavailable(f"{source.name} has not finished a checkpoint since its promotion: rewinding after it")
+    if sockets := await sockets_in_data(parts, source):  # pg_rewind would fail in the middle: it reads each file there is (HAZARDS D 62)
+        advice = f"move {source.name}'s unix_socket_directories elsewhere, or clone"
+        raise CommandFailed(f"pg_rewind cannot copy the socket {sockets[0]} in the data directory of {source.name}: {advice}")
     await parts.postmaster.kill_all()
     await asyncio.to_thread(parts.conf.read_back)
     if not again:
