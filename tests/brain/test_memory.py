@@ -132,12 +132,3 @@ def test_a_silence_is_counted_from_when_the_look_began_that_met_it():
     seen = replace(silent.view(), postgres_seen_at=990.0, now=991.5)
 
     assert remember(replace(seen, memory=replace(seen.memory, silent_since=None))).silent_since == 990.0
-
-
-def test_a_verdict_is_forgotten_when_postgres_is_seen_as_a_primary_since():
-    """Somebody promoted it by hand: what it wrote then is not the leader's, though the term is the same (HAZARDS B 35)."""
-    compared = a_view().leader("db1").compared("same")
-
-    assert compared.me(STANDBY).view().memory.history == "same"
-    assert compared.me(PRIMARY, State.STOPPED).view().memory.history == "same", "an old primary that is about to follow"
-    assert compared.me(PRIMARY).view().memory.history == ""

@@ -106,12 +106,17 @@ def _why_my_wal_does_not_do(v: View) -> str | None:
     if (ended := timeline_ended_at(v, timeline)) is not None and mine > ended:
         return f"my WAL ends at {format_lsn(mine)}, but the cluster left timeline {timeline} at {format_lsn(ended)}"
     if by_votes:
-        return votes.why_i_have_none(v)
+        return votes.why_i_have_none(v) or _why_my_wal_is_nobodys(v)
     if v.policy.check_timeline and (timeline is None or history_forbids(v, timeline)):
         return history_forbids(v, timeline) or "my timeline is not known"
     if mine < least_lsn(v):
         return f"{least_lsn(v) - mine} bytes behind what a leader must hold (my end {format_lsn(mine)})"
     return None
+
+
+def _why_my_wal_is_nobodys(v: View) -> str | None:
+    """A voter promoted by hand ranks first, by a timeline of its own that lacks what the others have acknowledged since (HAZARDS B 35)."""
+    return "my Postgres was a primary while another led, and has not streamed since" if v.memory.strayed else None
 
 
 def may_stand(v: View, pledge: Pledge) -> bool:

@@ -53,6 +53,7 @@ class Memory:
     compared_at: float | None = None
     handed_over_term: int = 0  # I stopped my Postgres in this term to hand over
     handed_over_to: str | None = None  # to whom; who asks for another meanwhile comes too late
+    strayed: bool = False  # my Postgres was a primary though another led, or had led last, and has not streamed since
     primary_since: float | None = None  # my Postgres has been seen running as a primary since
     replies: Mapping[str, Reply] = field(default_factory=dict)  # by standby
     in_force: InForce | None = None  # synchronous_standby_names of my primary
@@ -124,11 +125,16 @@ def _of_postgres(v: View, m: Memory) -> Memory:
         silent_since=_since(p.state is State.SILENT, m.silent_since, v.postgres_seen_at),  # the look itself takes a second and more
         start_took_too_long=(m.start_took_too_long or given_up) and p.state is not State.RUNNING,
         starting_since=_since(p.state is State.STARTING, m.starting_since, v.now),
+        strayed=(m.strayed or (alive and p.role is Role.PRIMARY and _another_is_the_last_leader(v))) and not p.streaming,
         primary_since=_since(p.role is Role.PRIMARY and alive and p.state is not State.STARTING, m.primary_since, v.now),
         replies=remembered_replies(v, m.replies),
         in_force=remembered_names(v, m.in_force),
         not_streaming_since=_since(standby and p.upstream is not None and not p.streaming, m.not_streaming_since, v.now),
     )
+
+
+def _another_is_the_last_leader(v: View) -> bool:
+    return v.other_leader is not None or (v.nobody_leads and v.sync is not None and v.sync.leader not in (None, v.me))
 
 
 def _of_the_job(v: View, m: Memory) -> Memory:
