@@ -106,7 +106,7 @@ class Host:
         self.look()
         self._close()
         for service in self.services.values():
-            service.note(-signal.SIGKILL)
+            service.lost()
 
     def _close(self) -> None:
         for end in (self._unshare.stdin, self._unshare.stdout) if self._unshare else ():
@@ -224,6 +224,10 @@ class Service(Process):
             self.starts += 1
         elif self._code is None:
             self._pid, self._code = self._pid or 0, code
+
+    def lost(self) -> None:
+        """With its host, which knows nothing of it when it is switched on again, whoever wanted it restarted."""
+        self._pid, self._code = None, -signal.SIGKILL
 
     def start(self) -> None:
         if self.alive:
