@@ -98,7 +98,7 @@ class Instance:
         if self.alive:
             self._end(State.CRASHED, quietly=power)
             self.disk.clean = self.shut
-            self._say("died")
+            self._say("was ended when its shutdown checkpoint was written" if self.shut else "died")
         if power:
             self.disk.lose_power()
 
