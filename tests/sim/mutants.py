@@ -141,7 +141,7 @@ _ASYNCHRONOUS = (
     Mutant(by_lot.silence_taken_for_no_primary, (0,), 4, "2 postgres_hung leader 6; 2.5 config_edited_on_a_slow_disk leader 20"),
 )
 LAGGARD = "4 one_cut_from_leader db3 10; 5.2 power_off leader 30"  # a voter that lacks what another holds
-AGAIN = "2 one_cut_from_leader db2 20; 7 etcd_down leader 20; 8 agent_killed leader 1"  # stopped in office, and promoted in it
+AGAIN = "2 one_cut_from_leader db2 20; 7 etcd_down leader 20; 7 cut_from_standbys leader 15"  # stopped in office, and promoted in it
 _SYNCHRONOUS = (
     Mutant(of_sync.wins_with_q, (9, 2), 40, first=SYNCHRONOUS),
     Mutant(
