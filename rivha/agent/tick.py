@@ -169,7 +169,8 @@ class Tick:
             witness=Witness(watched, self.prober.silent_for_s(watched), seen.unrenewed_s) if watched is not None else None,
         )
         self.memory = remember(view)
-        view = replace(view, memory=self.memory, sync_doubtful=view.key_is_mine and not self.chores.done.sync_settled)
+        mine = view.key_is_mine or view.cluster is None  # etcd's silence settles no doubt: the proof would rest on voters of before
+        view = replace(view, memory=self.memory, sync_doubtful=mine and not self.chores.done.sync_settled)
         self._step_down_at = min((at for at in (view.step_down_at, _hangs_too_long_at(view)) if at is not None), default=None)
         return view
 
@@ -251,7 +252,11 @@ def beat_s(v: View) -> float:
     restless = v.situation is Situation.LEADERLESS or (v.situation is Situation.LEADING and not v.running) or v.stopping or connecting
     suspicious = v.witness is not None and v.witness.silent_s >= v.policy.suspect_after_s
     unsettled = v.i_lead and next_step(v) is not None
-    return min(RESTLESS_BEAT_S, v.policy.loop_wait_s) if restless or suspicious or unsettled else v.policy.loop_wait_s
+    if restless or suspicious or unsettled:
+        return min(RESTLESS_BEAT_S, v.policy.loop_wait_s)
+    if v.i_lead and v.voters:  # each beat renews: a longer one would be taken for silence, and leave one witness of two (DESIGN 6.1)
+        return min(v.policy.loop_wait_s, v.policy.suspect_after_s / 2)
+    return v.policy.loop_wait_s
 
 
 def stirs(key: str, v: View | None) -> bool:

@@ -29,7 +29,7 @@ def _leads_by_its_lease(view: View, now: float) -> bool:
     cluster = view.cluster or view.last_cluster
     if cluster is None or cluster.leader is None or view.lease is None:
         return False
-    if view.voters and (view.confirmed_at is None or now > view.confirmed_at + view.proof_window_s):
+    if (view.voters or view.sync_doubtful) and (view.confirmed_at is None or now > view.confirmed_at + view.proof_window_s):
         return False
     return cluster.leader.name == view.me and cluster.leader.lease_id == view.lease.lease_id and now < view.lease.expires_at
 

@@ -53,9 +53,9 @@ class Postgres(Protocol):
     async def stop(self, *, fast_s: float, quit_s: float = 1.0, linger_s: float | None = None) -> None:
         """Fast stop for `fast_s` seconds (0: none), then immediate for `quit_s`, then SIGKILL; CHECKPOINTs nothing before.
 
-        Returns when no process of it is left. `linger_s`: once the shutdown checkpoint is written, WAL senders whose standby says nothing,
-        and an archiver, get so many seconds more, not all of `fast_s` (HAZARDS C 39). The directory is clean all the same, but a standby
-        may lack the end of its WAL, and the archive what was not archived yet: for who knows that all that counts lies elsewhere.
+        Returns when no process of it is left. `linger_s`: once the shutdown checkpoint is written, WAL senders whose standby says nothing
+        get so many seconds more, not all of `fast_s` (HAZARDS C 39); an archiver may finish. The directory is clean all the same, but a
+        standby may lack the end of its WAL: for who knows that all that counts lies elsewhere.
         """
         ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from rivha.postgres.process import processes_of
 
 log = structlog.get_logger(__name__)
 
+ARCHIVER = re.compile(r"(^|: )archiver( |$)")  # after cluster_name, if there is one
 LOOK_S = 0.05  # between looks at the control file, of a few kilobytes
 CANCELLED_S = 0.2  # for a program that reads it to be gone; its disk may hang
 
@@ -39,7 +41,10 @@ async def stop(parts: Parts, *, fast_s: float, quit_s: float, linger_s: float | 
 
 
 async def _gone(parts: Parts, fast_s: float, linger_s: float) -> bool:
-    """As Postmaster.gone; but only for `linger_s` once the control file says "shut down": it is clean then, however the others end."""
+    """As Postmaster.gone; but only for `linger_s` once the control file says "shut down": it is clean then, however the others end.
+
+    An archiver gets all of `fast_s`: what it leaves here nobody would archive, since the next primary takes what it received for archived.
+    """
     gone = asyncio.create_task(parts.postmaster.gone(fast_s))
     written = asyncio.create_task(_shut_down(parts))
     try:
@@ -47,13 +52,26 @@ async def _gone(parts: Parts, fast_s: float, linger_s: float) -> bool:
         is_written = written.done() and written.exception() is None
         await asyncio.wait({gone}, timeout=linger_s if is_written else None)
         if parts.postmaster.pid is not None and is_written:
-            left = await asyncio.to_thread(_titles, parts.settings.data_dir)
+            left = await _when_all_is_archived(parts, gone)
             log.warning("Postgres has shut down but for these, which are ended now", left=left)
     finally:
         gone.cancel()
         written.cancel()
         await asyncio.wait({gone, written}, timeout=CANCELLED_S)
     return parts.postmaster.pid is None
+
+
+async def _when_all_is_archived(parts: Parts, gone: asyncio.Task[bool]) -> list[str]:
+    """Who is left then, or when `gone` is done."""
+    told = False
+    while True:
+        left = await asyncio.to_thread(_titles, parts.settings.data_dir)
+        if gone.done() or not any(ARCHIVER.search(title) for title in left):
+            return left
+        if not told:
+            log.info("Postgres has shut down; what it has written is archived before somebody else may lead", left=left)
+        told = True
+        await asyncio.wait({gone}, timeout=LOOK_S)
 
 
 async def _shut_down(parts: Parts) -> None:

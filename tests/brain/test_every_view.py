@@ -271,5 +271,7 @@ def test_no_rule_is_unreachable(views: list[View]):
         "stop_a_postgres_without_its_directory",
         "stop_what_is_unfinished",
         "start_again_with_the_leader",
+        "let_a_key_run_out_that_i_did_not_win",
+        "leave_a_voter_that_somebody_promoted",
     }
     assert rules - set(fired) <= elsewhere

@@ -21,6 +21,10 @@ def problem(world: World) -> str:
     return describe(world.view(), a_member(ME)).problem
 
 
+def postgres(world: World) -> do.PostgresAction:
+    return decided(world).postgres.action
+
+
 def rule(world: World) -> str:
     return decided(world).lease.rule
 
@@ -194,11 +198,35 @@ def test_who_may_not_lead_votes_all_the_same_and_never_wins():
     assert lease(lost("db3", 0).tags(nofailover=True)) == do.Nothing()
 
 
-def test_a_machine_that_must_not_lead_does_not_stand():
-    unfit = lost()
-    unfit.more["unfit"] = "the watchdog cannot be used"
+def test_a_voter_on_a_machine_that_must_not_lead_pledges_and_does_not_win():
+    """Its pledge is what the other one needs; who is no voter does not stand."""
 
-    assert lease(unfit) == do.Nothing()
+    def unfit(world: World) -> World:
+        world.more["unfit"] = "the watchdog cannot be used"
+        return world
+
+    assert lease(unfit(lost())) == do.MakePledge(TERM)
+    assert lease(unfit(lost().pledges(db2=200, db3=150))) == do.Nothing()
+    assert lease(unfit(lost("db3", 0))) == do.Nothing()
+    assert lease(unfit(a_view().me(STANDBY).leaderless(5.0))) == do.Nothing(), "asynchronous: it could only win"
+
+
+def test_a_key_that_a_follower_did_not_win_runs_out():
+    """etcd was restored from a backup, in which this node led: it follows somebody who leads, and must not be promoted."""
+    restored = a_view().me(STANDBY, upstream="10.0.0.3:5432").leads().mode("quorum").sync(ME, "db1 db3", 1)
+
+    assert lease(restored) == do.Nothing()
+    assert postgres(restored) == do.Nothing()
+    assert isinstance(postgres(a_view().me(STANDBY).leads().mode("quorum").sync(ME)), do.Promote)
+
+
+def test_no_empty_node_begins_a_new_cluster_where_somebody_has_led():
+    """`initialize` was deleted by hand, and everybody else is switched off."""
+    empty = a_view().no_data().leaderless().initialize(None).without("db1", "db3")
+
+    assert lease(empty.holder(None)) == do.ClaimBootstrap()
+    assert lease(empty.holder("db1")) == do.Nothing()
+    assert lease(empty.holder(None).history((1, 100))) == do.Nothing()
 
 
 def test_a_hand_over_is_won_alone_by_who_holds_the_whole():

@@ -37,6 +37,14 @@ def test_a_primary_beside_the_last_leader_has_strayed_until_it_streams_again():
     assert not a_view().me(PRIMARY, State.STOPPED).leader("db1").view().memory.strayed
 
 
+def test_a_voters_directory_that_was_promoted_stays_down_until_a_leader_can_tell_what_it_is_worth():
+    """Also when the agent does not know any more that it strayed: it was restarted."""
+    stopped = a_view().me(PRIMARY, State.STOPPED).leaderless(5.0).mode("quorum")
+
+    assert decided(stopped.sync("db1", "db2 db3", 1)).postgres.action == do.Nothing()
+    assert isinstance(decided(stopped.sync("db1", "db3 db4", 1)).postgres.action, do.Start), "an old primary, no voter"
+
+
 def test_a_voter_that_was_promoted_by_hand_does_not_stand():
     """It would rank first, by its timeline alone, and lacks what was acknowledged meanwhile (HAZARDS B 35)."""
     assert lease(lost()) == do.MakePledge(TERM)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+from pathlib import Path
 
 import pytest
 
@@ -17,40 +17,37 @@ pytestmark = pytest.mark.real
 AGES_S = 3600.0
 
 
-async def archiving(node: Node) -> int:
-    """An archive_command that is at work and will be for long; the process that runs it."""
+async def archiving(node: Node) -> Path:
+    """An archive_command that is at work, and the file that it leaves when it was let finish."""
     told = node.data_dir.with_name("archiver")
-    # Not for ever, should everything fail; and in the end it would say that it was let finish.
-    command = f"echo $$ > {told}.new; mv {told}.new {told}.pid; sleep 20; touch {told}.finished"
+    command = f"touch {told}.begun; sleep 3; touch {told}.finished"
     with (node.data_dir / "postgresql.base.conf").open("a") as base:
         base.write(f"archive_mode = on\narchive_command = '{command}'\n")
     await node.server.restart()
     await node.sql("CREATE TABLE archived AS SELECT 1")
     await node.sql("SELECT pg_switch_wal()")
 
-    async def begun() -> int:
-        return int(told.with_suffix(".pid").read_text()) if told.with_suffix(".pid").exists() else 0
+    async def begun() -> bool:
+        return told.with_suffix(".begun").exists()
 
-    return int(await eventually(begun))
+    await eventually(begun)
+    return told.with_suffix(".finished")
 
 
-async def test_an_archiver_that_is_slow_is_not_waited_for_and_ends_with_what_it_runs(nodes: Nodes):
+async def test_an_archiver_may_finish_though_a_dark_standby_is_not_waited_for(nodes: Nodes):
+    """What it leaves would be missing in the archive for ever: the next primary takes what it received for archived."""
     a = await nodes.primary()
     b = await nodes.standby(of=a)
-    command = await archiving(a)
+    finished = await archiving(a)
     await eventually(b.streams)
+    await a.stop_reporting(b)
+    async with asyncio.timeout(DEADLINE_S):
+        await a.server.stop(fast_s=AGES_S, linger_s=0.5)
 
-    await a.server.stop(fast_s=30, linger_s=0.5)
-
-    assert not a.data_dir.with_name("archiver.finished").exists()
-    stopped, standby = await a.status(), await b.status()
+    assert finished.exists()
+    stopped = await a.status()
     assert (stopped.state, stopped.clean, a.runs) == (State.STOPPED, True, False)
-    assert (stopped.wal_lsn or 0) < (standby.receive_lsn or 0)
-
-    async def ended() -> bool:
-        return not os.path.exists(f"/proc/{command}")
-
-    await eventually(ended)
+    b.go_on()
 
 
 async def test_a_postmaster_killed_after_its_shutdown_checkpoint_starts_in_place(nodes: Nodes):

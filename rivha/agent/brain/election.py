@@ -82,7 +82,7 @@ def why_i_may_not_stand(v: View) -> str | None:
         return f"etcd holds what I cannot read: {v.unreadable}"
     if Member(v.me, tags=v.tags).nofailover and not votes.is_voter(v):
         return "tag nofailover"
-    if v.unfit:
+    if v.unfit and not votes.is_voter(v):
         return v.unfit
     if not (v.running and p.role is Role.STANDBY):
         problem = f": {v.problem}" if v.problem else ""

@@ -79,9 +79,20 @@ def let_go_in_pause_when_no_primary_is_here(v: View) -> LeaseVerdict | None:
     return None
 
 
+def let_a_key_run_out_that_i_did_not_win(v: View) -> LeaseVerdict | None:
+    """Who wins is frozen and follows nobody: etcd was restored from a backup, or somebody wrote the key by hand. Not given back: the
+    voters of a backup may lack what was acknowledged since, and must not be asked to elect.
+    """
+    follows = v.running and v.postgres.role is Role.STANDBY and v.postgres.upstream is not None
+    if v.key_is_mine and follows and not v.busy and not v.policy.paused:
+        why = "etcd was restored from a backup, or somebody wrote the key: letting it run out"
+        return Verdict(Nothing(), f"the leader key names me, and I follow {v.postgres.upstream}; {why}")
+    return None
+
+
 def move_to_a_lease_of_the_new_ttl(v: View) -> LeaseVerdict | None:
     """The ttl was changed: a lease cannot be, so the key moves to another."""
-    if v.i_lead and v.lease is not None and v.lease.ttl_s != v.policy.ttl_s:
+    if v.i_lead and v.lease is not None and v.lease.ttl_s != v.policy.ttl_s and not v.busy_with("handover"):  # it is for this term
         return Verdict(Rebind(), f"ttl is {v.policy.ttl_s:g} s now")
     return None
 
@@ -168,6 +179,9 @@ def claim_the_bootstrap_of_a_new_cluster(v: View) -> LeaseVerdict | None:
     if others or v.memory.initialized:
         who = ", ".join(others) or "I"
         return Verdict(Nothing(), f"etcd forgot this cluster, but {who} knew it: waiting for a primary that restores it")
+    if v.cluster.sync is not None or v.cluster.history:
+        who = (v.cluster.sync.leader if v.cluster.sync else None) or "somebody"
+        return Verdict(Nothing(), f"etcd has lost `initialize`, but {who} has led here: waiting for a primary that restores it")
     if v.unfit:
         return Verdict(Nothing(), f"not bootstrapping: {v.unfit}")
     if not v.may_retry("bootstrap"):
@@ -244,6 +258,7 @@ LEASE = (
     give_the_key_back_to_the_voters,
     give_the_key_back_when_i_cannot_serve,
     let_go_in_pause_when_no_primary_is_here,
+    let_a_key_run_out_that_i_did_not_win,
     move_to_a_lease_of_the_new_ttl,
     begin_a_new_term_when_in_doubt,
     keep_the_key_that_is_mine,

@@ -123,6 +123,8 @@ def promote_the_elected(v: View) -> PostgresVerdict | None:
     """I lead and my Postgres is still a standby; the lease must outlive the promotion."""
     if not (v.running and v.postgres.role is Role.STANDBY and v.has_data and v.i_lead and v.may_retry("promote", 2.0)):
         return None
+    if v.postgres.upstream is not None:
+        return Verdict(Nothing(), f"I follow {v.postgres.upstream}, so I was not elected")
     if v.sync_doubtful and v.i_am_the_holder:
         return Verdict(Nothing(), "who may elect is written anew before I am promoted: a record of mine may be carried out yet")
     assert v.step_down_at is not None
@@ -205,6 +207,8 @@ def why_not_switch_over(v: View, request: FailoverRequest) -> str | None:
         return f"{request.leader} does not lead, {c.leader.name} does"
     if request.candidate == c.leader.name:
         return f"{request.candidate} leads already"
+    if request.accept_loss and 0 < request.revision < c.leader.term:
+        return f"{c.leader.name} has begun to lead since it was asked, and nothing need be lost any more; ask again if it is still wanted"
     if request.candidate is None:
         return None if another_can_lead(v) and _anybody_streams(v) else "no other member can take over"
     return _why_not_to(v, request)

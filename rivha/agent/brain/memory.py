@@ -125,7 +125,7 @@ def _of_postgres(v: View, m: Memory) -> Memory:
         silent_since=_since(p.state is State.SILENT, m.silent_since, v.postgres_seen_at),  # the look itself takes a second and more
         start_took_too_long=(m.start_took_too_long or given_up) and p.state is not State.RUNNING,
         starting_since=_since(p.state is State.STARTING, m.starting_since, v.now),
-        strayed=(m.strayed or (alive and p.role is Role.PRIMARY and _another_is_the_last_leader(v))) and not p.streaming,
+        strayed=(m.strayed or (alive and p.role is Role.PRIMARY and _another_is_the_last_leader(v))) and not (p.streaming or v.key_is_mine),
         primary_since=_since(p.role is Role.PRIMARY and alive and p.state is not State.STARTING, m.primary_since, v.now),
         replies=remembered_replies(v, m.replies),
         in_force=remembered_names(v, m.in_force),
@@ -134,6 +134,8 @@ def _of_postgres(v: View, m: Memory) -> Memory:
 
 
 def _another_is_the_last_leader(v: View) -> bool:
+    if v.cluster is None:
+        return v.memory.last_leader not in (None, v.me)
     return v.other_leader is not None or (v.nobody_leads and v.sync is not None and v.sync.leader not in (None, v.me))
 
 

@@ -60,6 +60,8 @@ def why_i_have_none(v: View) -> str | None:
 def why_i_may_not_win(v: View) -> str | None:
     if Member(v.me, tags=v.tags).nofailover:
         return "tag nofailover"
+    if v.unfit:
+        return v.unfit
     if loss_is_accepted(v):
         return None
     return why_not_enough(v, v.my_pledge) if v.my_pledge else "no pledge of mine"

@@ -58,6 +58,17 @@ def wait_for_the_candidate(v: View) -> PostgresVerdict | None:
     return None
 
 
+def leave_a_voter_that_somebody_promoted(v: View) -> PostgresVerdict | None:
+    """A voter is a standby: a primary's directory was promoted behind my back, and its new timeline would outrank the voters' own.
+
+    Only a leader in office can tell what is in it (`compare`).
+    """
+    promoted = v.down and v.has_data and v.postgres.role is Role.PRIMARY and not v.i_am_the_holder
+    if promoted and v.me in v.voters:
+        return Verdict(Nothing(), "somebody promoted the Postgres of a voter: it stays down until there is a leader to compare it with")
+    return None
+
+
 def start_as_a_standby_of_nobody(v: View) -> PostgresVerdict | None:
     """Serves reads, and can be elected or told whom to follow."""
     if v.down and v.has_data and v.may_retry("start"):
@@ -84,6 +95,7 @@ LEADERLESS = (
     wait_for_somebody_to_clone_from,
     leave_a_stopped_primary_for_the_lease,
     wait_for_the_candidate,
+    leave_a_voter_that_somebody_promoted,
     start_as_a_standby_of_nobody,
     hands_off,
 )

@@ -1,0 +1,89 @@
+"""Histories that a hostile reader found (docs/simulation-findings.md), which need more than the random faults draw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.sim import faults
+from tests.sim.shape import SETTINGS, Shape
+from tests.sim.stories import _lost
+from tests.sim.world import World
+
+
+def a_world(script: str = "", nodes: int = 3, tags: dict[str, dict[str, object]] | None = None, **settings: object) -> World:
+    shape = Shape(nodes, {**SETTINGS, "synchronous_mode": "quorum", **settings}, tags or {}, 5.0)
+    world = World(0, shape, script=faults.parse(script))
+    world.network.jitter = False
+    return world
+
+
+def cut(world: World, one: str, other: str, seconds: float) -> Callable[[], None]:
+    def now() -> None:
+        world.network.cut(one, other)
+        world.later(seconds, lambda: world.network.cuts.difference_update({(one, other), (other, one)}))
+
+    return now
+
+
+def promoted_by_hand(world: World, name: str) -> Callable[[], object]:
+    return lambda: world.loop.spawn("", world.instances[name].promote())
+
+
+def test_an_accepted_loss_is_not_carried_out_by_who_was_elected_without_one():
+    """It was filed while nobody led; db2, elected with everything, would have handed over to a node that lacks commits."""
+    script = "10.0 power_off leader 100\n10.0 cut_from_etcd db3 4\n11.0 failover_with_loss db4 0"
+    world = a_world(script, nodes=4, tags={"db4": {"nosync": True}})
+    world.lasts_s = 30.0
+    world.later(11.0, cut(world, "db1", "db4", 60.0))
+
+    assert not world.run()
+    assert world.laws.leaders == ["db1", "db2"]
+    assert _lost(world) == 0
+
+
+def test_a_record_of_voters_whose_answer_was_lost_makes_no_second_primary_while_etcd_is_silent():
+    """etcd made db2 a voter; db1, cut off before it knew, believed that only it may lead, and stayed in routing for ever."""
+    world = a_world(nodes=2)
+    world.lasts_s = 40.0
+    world.later(6.0, cut(world, "db1", "db2", 6.0))
+
+    def wrote(key: str, now: object) -> None:
+        if key == "sync" and "db2" in str(getattr(now, "value", "")) and world.loop.now > 9.0 and not cut_off:
+            cut_off.append("db1")
+            for other in ("etcd", "db2"):
+                world.network.cut("db1", other)
+
+    cut_off: list[str] = []
+    world.store.on_write.append(wrote)
+
+    assert not world.run()
+    assert cut_off
+    assert world.laws.leaders == ["db1", "db2"]
+
+
+def test_a_leader_that_looks_seldom_is_not_convicted_by_silence_between_the_agents_alone():
+    """Patroni's timing, and a firewall between the agents' ports: its renewals are the other witness (DESIGN 6.1)."""
+    world = a_world("1.0 agents_unheard db1 100", ttl=30, loop_wait=10, retry_timeout=10)
+    world.lasts_s = 80.0
+
+    assert not world.run()
+    assert world.laws.leaders == ["db1"]
+
+
+def test_a_voter_promoted_by_hand_while_etcd_is_silent_takes_nothing_over():
+    """With nobody to tell it who leads it serves reads again, on a timeline of its own that ranks first."""
+    world = a_world("1.0 etcd_down db1 14\n12.0 power_off leader 100")
+    world.lasts_s = 30.0
+    world.later(8.0, promoted_by_hand(world, "db3"))
+
+    assert not world.run()
+    assert "db3" not in world.laws.leaders
+
+
+def test_a_new_ttl_in_the_middle_of_a_hand_over_does_not_end_it():
+    """A key on another lease is another term, and the hand-over is of the old one: its Postgres was started again."""
+    world = a_world("1.0 slow_checkpoint db1 3\n2.0 switchover db2 0\n3.0 ttl_edited db1 15")
+    world.lasts_s = 25.0
+
+    assert not world.run()
+    assert world.laws.leaders == ["db1", "db2"]
