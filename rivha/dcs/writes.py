@@ -197,11 +197,6 @@ def resign(c: Cluster, me: str, r: Resignation, optime: Lsn) -> Txn:
     return Txn((guard,), (Delete(LEADER), Put(RESIGNED, resignation_text(r)), status))
 
 
-def release(c: Cluster, me: str) -> Txn:
-    """Give the key back without saying that a Postgres has stopped. Guard: the key is mine at the term read."""
-    return Txn((_leader_mine(c, me),), (Delete(LEADER),))
-
-
 # ---- what is published -----------------------------------------------------------------------------------------------------------
 
 

@@ -315,13 +315,6 @@ def test_whoever_takes_over_clears_the_resignation(store: Store) -> None:
         assert store.cluster().resigned is None
 
 
-def test_a_released_key_is_gone_without_a_word(store: Store) -> None:
-    c = store.cluster()
-    assert store.commit(writes.release(c, "a"))
-    assert (store.cluster().leader, store.cluster().resigned) == (None, None)
-    assert not store.commit(writes.release(c, "a"))
-
-
 def test_a_leader_moves_to_another_lease_unless_it_was_deposed(store: Store) -> None:
     c = store.cluster()
     assert store.commit(writes.rebind(c, "a", A_LEASE + 1))
@@ -332,14 +325,13 @@ def test_a_leader_moves_to_another_lease_unless_it_was_deposed(store: Store) -> 
     assert not store.commit(writes.rebind(c, "a", A_LEASE + 2))
 
 
-def test_nobody_resigns_releases_or_rebinds_for_another(store: Store) -> None:
+def test_nobody_resigns_or_rebinds_for_another(store: Store) -> None:
     c = store.cluster()
     actions: list[Callable[[], Txn]] = [
-        lambda: writes.release(c, "b"),
         lambda: writes.rebind(c, "b", 1),
         lambda: writes.resign(c, "b", Resignation(1, "b"), 0),
         lambda: writes.resign(c, "a", Resignation(1, "a"), 0),
-        lambda: writes.release(replace(c, leader=None), "a"),
+        lambda: writes.rebind(replace(c, leader=None), "a", 1),
     ]
     for action in actions:
         with pytest.raises(AssertionError):
@@ -370,7 +362,7 @@ def test_only_the_leader_of_the_term_speaks_for_the_cluster(store: Store, build:
     c = store.cluster()
     assert store.commit(build(c))
     c = store.cluster()
-    store.commit(writes.release(c, "a"))
+    store.expire(A_LEASE)
     assert not store.commit(build(c))
     with pytest.raises(AssertionError):
         build(store.cluster())
@@ -420,7 +412,7 @@ def test_merged_transactions_happen_together_or_not_at_all(store: Store) -> None
     both = writes.merge(writes.publish_status(c, 9, {}), writes.publish_member(Member("a"), 55))
     assert len(both.when) == 1
     assert store.commit(both)
-    store.commit(writes.release(c, "a"))
+    store.expire(A_LEASE)
     assert not store.commit(writes.merge(writes.publish_status(c, 10, {}), writes.publish_member(Member("a", state="running"), 55)))
     assert store.cluster().members[0].state == "stopped"
 
