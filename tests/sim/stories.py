@@ -76,12 +76,12 @@ def _end(world: World) -> list[str]:
     clients, longest_s = world.clients, world.clients.longest_outage_s(world.whole_at)
     return [
         f"leaders: {' '.join(world.laws.leaders)}; laws broken: {len(world.laws.broken)}",
-        f"writes: {len(clients.acknowledged)} acknowledged, of which {_lost(world)} are lost; {clients.unknown} unknown, {clients.refused} "
+        f"writes: {len(clients.acknowledged)} acknowledged, of which {lost(world)} are lost; {clients.unknown} unknown, {clients.refused} "
         f"refused, the longest outage {longest_s:.2f} s",
     ]
 
 
-def _lost(world: World) -> int:
+def lost(world: World) -> int:
     leader = world.instances.get(world.store.value("leader") or "")
     held = {entry.ident for entry in leader.disk.wal} if leader else set()
     return len([a for a in world.clients.acknowledged if a.ident not in held])

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tests.sim import faults
 from tests.sim.shape import SETTINGS, Shape
-from tests.sim.stories import _lost
+from tests.sim.stories import lost
 from tests.sim.world import World
 
 
@@ -38,7 +38,7 @@ def test_an_accepted_loss_is_not_carried_out_by_who_was_elected_without_one():
 
     assert not world.run()
     assert world.laws.leaders == ["db1", "db2"]
-    assert _lost(world) == 0
+    assert lost(world) == 0
 
 
 def test_a_record_of_voters_whose_answer_was_lost_makes_no_second_primary_while_etcd_is_silent():
