@@ -101,6 +101,24 @@ async def ask_leader(parts: Parts, upstream: Upstream) -> Leader:
     return Leader(row["system_id"], timeline, row["lsn"], history.parse(past.decode(errors="replace")), row["checkpoint_timeline"])
 
 
+async def why_a_rewind_is_in_vain(parts: Parts, upstream: Upstream, leader: Leader, control: ControlData) -> str | None:
+    """What a rewound directory replays before it is consistent, from where both were the same on, must lie in the leader's pg_wal:
+    pg_rewind copies what is there, succeeds, and leaves a standby that starts for ever. A leader that was cloned has nothing older.
+
+    None when it lies there, when there is an archive, or when my timeline is none of the leader's.
+    """
+    left = next((line.lsn for line in leader.past if line.timeline == control.timeline), None)
+    if left is None or parts.conf.restore_command():
+        return None
+    begin = min(left, control.redo)  # of the last checkpoint in common, or a later position
+    mine = twins.Mine(control.timeline, 0, begin, begin)
+    later = [line.timeline for line in leader.past if line.timeline > control.timeline] + [leader.timeline]
+    async with _asking(parts, upstream) as connection:
+        if await twins.is_gone(connection, mine, later, leader.lsn, control.wal_segment_bytes):
+            return f"{upstream.name} has no WAL of {format_lsn(begin)} any more, from where on a rewound directory would have to replay"
+    return None
+
+
 async def sockets_in_data(parts: Parts, upstream: Upstream) -> list[str]:
     """Of unix_socket_directories inside the other's data directory. Raises PostgresUnavailable."""
     async with _asking(parts, upstream) as connection:

@@ -14,7 +14,7 @@ from rivha.errors import CommandFailed, PostgresUnavailable
 from rivha.model import Data, Upstream, format_lsn
 from rivha.postgres import conninfo, files, stopping
 from rivha.postgres.command import SINGLE_USER_DATABASE
-from rivha.postgres.compare import ask_leader, last_record, segment_begin, sockets_in_data
+from rivha.postgres.compare import ask_leader, last_record, segment_begin, sockets_in_data, why_a_rewind_is_in_vain
 from rivha.postgres.controldata import ControlData
 from rivha.postgres.datadir import Contents
 from rivha.postgres.parts import Parts
@@ -40,6 +40,8 @@ async def rewind(parts: Parts, source: Upstream) -> None:
     if sockets := await sockets_in_data(parts, source):  # pg_rewind would fail in the middle: it reads each file there is (HAZARDS D 62)
         advice = f"move {source.name}'s unix_socket_directories elsewhere, or clone"
         raise CommandFailed(f"pg_rewind cannot copy the socket {sockets[0]} in the data directory of {source.name}: {advice}")
+    if not again and (why := await why_a_rewind_is_in_vain(parts, source, leader, await parts.control())):
+        raise CommandFailed(f"{why}: no rewind helps, clone it")
     await parts.postmaster.kill_all()
     await asyncio.to_thread(parts.conf.read_back)
     if not again:

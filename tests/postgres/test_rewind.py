@@ -82,3 +82,29 @@ async def test_a_source_with_a_socket_in_its_data_directory_is_refused_before_an
     await a.server.set_aside("diverged")
     await a.server.clone(b.upstream)
     await follows(a, b)
+
+
+async def test_a_source_without_the_wal_that_a_rewound_directory_would_replay_is_refused_before_anything_is_touched(nodes: Nodes):
+    """It was cloned after the fork: pg_rewind would succeed, and the standby would start for ever, waiting for WAL that nobody has."""
+    a = await nodes.primary()
+    b = await nodes.standby(of=a)
+    await diverge(a, b)
+    for number in range(2):
+        await commit(b, f"later{number}")
+        await b.sql("SELECT pg_switch_wal()")
+    await b.server.checkpoint()
+    c = await nodes.standby(of=b, name="c")
+    await b.server.stop(fast_s=0)
+    await c.server.freeze()
+    await c.server.promote()
+    await c.server.checkpoint()
+
+    with pytest.raises(CommandFailed, match=r"no WAL of .* any more"):
+        await a.server.rewind(c.upstream)
+
+    status = await a.status()
+    assert (status.state, status.data) == (State.CRASHED, Data.VALID)
+    await a.server.set_aside("diverged")
+    await slots(c, a.name)
+    await a.server.clone(c.upstream)
+    await follows(a, c)
