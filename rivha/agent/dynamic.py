@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 
 from rivha.config import shared
+from rivha.config.parameters import kept
 from rivha.model import Policy
 from rivha.postgres import files
 from rivha.postgres.base import Postgres
@@ -50,9 +51,10 @@ class Dynamic:
 
     def recompute(self) -> None:
         """After a change of etcd's configuration or of the file."""
-        self.effective = shared.effective(self.local, self.shared)
-        self.policy = shared.policy(self.effective, self.policy)
-        complaints = shared.complaints(self.effective)
+        given = shared.effective(self.local, self.shared)
+        self.effective = kept(given, self.effective)
+        self.policy = shared.policy(given, self.policy)
+        complaints = shared.complaints(given)
         if complaints != self._complaints:
             for complaint in complaints:
                 log.warning("dynamic configuration", problem=complaint)

@@ -9,6 +9,8 @@ from pydantic import BaseModel
 
 from rivha.config import shared
 from rivha.config.build import endpoints
+from rivha.config.parameters import wrong_parameters
+from rivha.config.sample import PASSWORD
 from rivha.config.sections import Etcd, Local
 from rivha.config.shape import merged, translated, translated_postgres
 from rivha.config.shared import SHARED_PARAMETERS, Dynamic, judged, rule_broken, undermined, unserved, without_effect
@@ -56,6 +58,7 @@ def judge(local: Local) -> list[str]:
         *rest_mistakes(local),
         *postgres_mistakes(local),
         *judged_dcs(local)[1].values(),
+        *(f"bootstrap.dcs.{sentence}" for sentence in wrong_parameters(judged_dcs(local)[0].postgresql.parameters)),
         *standby_mistakes(local),
     ]
 
@@ -69,6 +72,7 @@ def told_about(local: Local) -> list[str]:
         *postgres_warnings(local),
         *dcs_warnings(local),
         *hba_warnings(local),
+        *example_passwords(local),
     ]
 
 
@@ -261,6 +265,16 @@ def shut_out(lists: Mapping[str, Sequence[str] | None], user: str) -> Iterator[s
         if not any(admits(rule, user) for rule in rules):
             yield f"{name}: no rule lets {user} in for replication over the network; replicas could not stream"
         return
+
+
+def example_passwords(local: Local) -> Iterator[str]:
+    """The example is public, and valid as it is."""
+    given = {f"postgresql.authentication.{user}": login for user, login in local.postgresql.authentication if login is not None}
+    given |= {"restapi.authentication": local.restapi.authentication, "ctl.authentication": local.ctl.authentication}
+    given |= {name: found for name, found in (("etcd3", local.etcd3), ("etcd", local.etcd)) if found is not None}
+    for path, login in given.items():
+        if login.password == PASSWORD:
+            yield f"{path}.password: is the example's, which everybody knows; choose one"
 
 
 def admits(rule: str, user: str) -> bool:

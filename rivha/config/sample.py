@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+PASSWORD = "choose-one"  # noqa: S105, as it stands below: nobody's to keep
+
 SAMPLE = """\
 # A node of a Rivha cluster. Keys are Patroni's; docs/configuration.md explains each.
 # The same file on every node, but for `name` and the addresses.

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
+from rivha.config.parameters import STANDBY_NAMES, own_names, said, wrong_parameters
 from rivha.config.shape import merged, shaped, translated, translated_postgres
 from rivha.config.values import (
     Flag,
@@ -31,7 +32,7 @@ from rivha.config.values import (
 )
 from rivha.errors import ConfigError
 from rivha.model import Policy
-from rivha.postgres import conf, names
+from rivha.postgres import conf
 
 # etcd's smallest lease is 2 s with its default election timeout, and it looks for expired ones every half second (HAZARDS I 1): below 3 s
 # there is no room for one lost renewal.
@@ -61,8 +62,6 @@ SHARED_PARAMETERS = frozenset(
         "wal_log_hints",
     }
 )
-
-STANDBY_NAMES = "synchronous_standby_names"
 
 # Keys of Patroni's dynamic configuration that Rivha does not act upon: accepted, kept, and named once with the reason.
 NOT_SERVED = {
@@ -248,7 +247,7 @@ def _forced(given: Mapping[str, Any]) -> list[str]:
     return [
         f"postgresql.parameters.{name}: has no effect; it is {value} always, or an idle synchronous standby would be taken for lost"
         for name, value in conf.EVIDENCE.items()
-        if _said(given, name).replace(" ", "") not in ("", value, value.removesuffix("s"))
+        if said(given, name).replace(" ", "") not in ("", value, value.removesuffix("s"))
     ]
 
 
@@ -275,31 +274,10 @@ def undermined(d: Dynamic) -> list[str]:
     """Settings under which the synchronous modes do not keep their promise. They are the operator's to choose, and any session's."""
     if d.synchronous_mode == "off":
         return []
-    said = _said(d.postgresql.parameters, "synchronous_commit").strip().lower()
-    level = "off" if said in ("false", "no", "0") else said
+    text = said(d.postgresql.parameters, "synchronous_commit").strip().lower()
+    level = "off" if text in ("false", "no", "0") else text
     why = UNSAFE_COMMITS.get(level)
     return [f"postgresql.parameters.synchronous_commit: is {level} although synchronous_mode is {d.synchronous_mode}; {why}"] if why else []
-
-
-def own_names(given: Mapping[str, Any]) -> str:
-    """The operator's synchronous_standby_names, for mode `off`."""
-    text = _said(given, STANDBY_NAMES)
-    return "" if _wrong_names(text) else text
-
-
-def _said(given: Mapping[str, Any], setting: str) -> str:
-    """The setting as given, or ""; PostgreSQL's names know no case."""
-    found = [item for name, item in given.items() if name.lower() == setting and item is not None]
-    return str(found[-1]) if found else ""
-
-
-def _wrong_names(text: str) -> str | None:
-    """What is wrong with them: a promotion with names that PostgreSQL refuses would fail."""
-    try:
-        names.parse(text)
-    except ValueError as wrong:
-        return f"postgresql.parameters.{wrong}"
-    return None
 
 
 def likely(path: str, model: type[BaseModel] = Dynamic) -> str:
@@ -312,16 +290,15 @@ def likely(path: str, model: type[BaseModel] = Dynamic) -> str:
 def mistakes(raw: Mapping[str, Any]) -> list[str]:
     """Everything that is wrong with a dynamic configuration as a whole."""
     found, by_place = judged(raw)
-    wrongs = rule_broken(found), _wrong_names(_said(found.postgresql.parameters, STANDBY_NAMES))
-    return [*by_place.values(), *(sentence for sentence in wrongs if sentence)]
+    broken = rule_broken(found)
+    return [*by_place.values(), *([broken] if broken else []), *wrong_parameters(found.postgresql.parameters)]
 
 
 def complaints(dynamic: Mapping[str, object]) -> tuple[str, ...]:
     """What is wrong with, or not used of, a dynamic configuration that the cluster runs on, and what is done instead."""
     raw, told = translated(dynamic)
     found, by_place = judged(raw)
-    wrong_names = _wrong_names(_said(found.postgresql.parameters, STANDBY_NAMES))
-    unused = [*by_place.values(), *([wrong_names] if wrong_names else [])]
+    unused = [*by_place.values(), *wrong_parameters(found.postgresql.parameters)]
     result = [*told, *(f"{sentence}; the value is not used" for sentence in unused)]
     broken = rule_broken(found)
     if broken:

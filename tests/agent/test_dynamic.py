@@ -67,5 +67,23 @@ def test_a_start_before_etcd_has_answered_goes_by_what_was_known_last():
     assert server._parts.conf.forced(None)["max_connections"] == "57"
 
 
+def test_a_size_that_is_none_leaves_the_last_one_in_force():
+    """Past rivhactl and the API only: a key written with etcdctl. It became PostgreSQL's default, and a restart had run with that."""
+
+    def sizes(**given: object) -> dict[str, object]:
+        return {"postgresql": {"parameters": given}}
+
+    node = Node(sizes(max_connections=300, work_mem="1MB"))
+    node.dynamic.heard(sizes(MAX_connections="abc", max_prepared_transactions="many", max_wal_senders=12))
+    assert node.dynamic.effective == sizes(max_connections=300, max_wal_senders=12), "what never was a number is its default"
+    assert [text.partition(":")[0].rpartition(".")[2] for text in node.dynamic._complaints] == [
+        "MAX_connections",
+        "max_prepared_transactions",
+    ]
+    node.dynamic.heard(sizes(max_connections=400))
+    assert node.dynamic.effective == sizes(max_connections=400)
+    node.world.loop.close()
+
+
 async def _forget(_: str) -> None:
     return

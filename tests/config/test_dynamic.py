@@ -301,3 +301,37 @@ def test_names_of_the_operators_own_that_postgres_would_refuse_are_named_and_not
     assert any("ANY 0 (a)" in sentence for sentence in mistakes(raw))
     right = {"synchronous_mode": "off", "postgresql": {"parameters": {"synchronous_standby_names": "ANY 1 (a)"}}}
     assert policy(right).own_standby_names == "ANY 1 (a)"
+
+
+# ---- the sizes that stand on Postgres's command line
+
+
+@pytest.mark.parametrize("name", ["max_connections", "max_wal_senders", "max_prepared_transactions", "Max_Locks_Per_Transaction"])
+@pytest.mark.parametrize("item", ["abc", "", "1e2", "1_000", -1, 1.5, True, "64kB", 10**12])
+def test_a_size_that_is_no_whole_number_is_refused_by_its_name(name, item):
+    """It became the default in silence, on all nodes."""
+    with pytest.raises(ConfigError, match=rf"^postgresql\.parameters\.{name}: must be a whole number of at least 0, not"):
+        check_patch({"ttl": 20}, {"postgresql": {"parameters": {name: item}}})
+    assert [text.partition(":")[0] for text in complaints({"postgresql": {"parameters": {name: item}}})] == [
+        f"postgresql.parameters.{name}"
+    ]
+
+
+def test_a_size_with_which_postgres_would_not_start_is_refused():
+    with pytest.raises(ConfigError, match=r"^postgresql\.parameters\.max_connections: must be at most 262143, not 262144"):
+        check_patch({}, {"postgresql": {"parameters": {"max_connections": 262_144}}})
+
+
+@pytest.mark.parametrize("item", [200, "200", " 200 ", None])
+def test_a_size_that_is_a_whole_number_is_taken(item):
+    found = check_patch(
+        {}, {"postgresql": {"parameters": {"max_connections": item, "max_locks_per_transaction": 300_000, "work_mem": "x"}}}
+    )
+    assert complaints(found) == ()
+
+
+def test_a_size_that_is_none_in_the_file_of_a_cluster_to_be_is_a_mistake(tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"bootstrap\.dcs\.postgresql\.parameters\.max_connections: must be a whole number of at least 0, not 'abc'"
+    ):
+        local(tmp_path, "bootstrap: {dcs: {postgresql: {parameters: {max_connections: abc}}}}\n")

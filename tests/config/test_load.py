@@ -94,7 +94,7 @@ def test_a_directory_merges_in_the_order_of_names():
 def test_the_example_is_what_the_program_prints_and_it_loads():
     path = Path(__file__).parents[2] / "docs" / "example.yml"
     assert path.read_text() == SAMPLE
-    assert load(str(path), {}).warnings == ()
+    assert [text for text in load(str(path), {}).warnings if "is the example's, which everybody knows" not in text] == []
 
 
 def test_secrets_are_never_shown():

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from rivha.config import load
+from rivha.config.sample import SAMPLE
 from rivha.errors import ConfigError
 
 PLAIN = Path(__file__).parent / "patroni" / "plain.yml"
@@ -175,3 +176,14 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         load(str(tmp_path / "none.yml"), {})
     with pytest.raises(ConfigError, match="no file that ends"):
         load(str(tmp_path), {})
+
+
+def test_the_examples_passwords_are_told_and_others_are_not(tmp_path):
+    """The generated file is valid as it is, and its passwords are in everybody's hands."""
+    path = tmp_path / "node.yml"
+    path.write_text(SAMPLE.replace("  # username: rivha\n  # password", "  username: rivha\n  password"))
+    users = [f"postgresql.authentication.{user}" for user in ("superuser", "replication", "rewind")]
+    told = [text.partition(":")[0] for text in load(str(path), {}).warnings if "the example's" in text]
+    assert told == [*(f"{user}.password" for user in users), "etcd3.password"]
+    path.write_text(SAMPLE.replace("choose-one", "chosen"))
+    assert not any("the example's" in text for text in load(str(path), {}).warnings)
