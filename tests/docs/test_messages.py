@@ -1,13 +1,15 @@
-"""What docs/operations.md tells that Rivha says about synchronous replication, Rivha says: in these very words."""
+"""What docs/operations.md tells that Rivha says, Rivha says: in these very words."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-SECTION = (ROOT / "docs" / "operations.md").read_text().partition("## Synchronous replication: what it says")[2].partition("\n## ")[0]
+PAGE = (ROOT / "docs" / "operations.md").read_text()
+SECTION = PAGE.partition("## Synchronous replication: what it says")[2].partition("\n## ")[0]
 SOURCE = "\n".join(path.read_text() for path in sorted((ROOT / "rivha").rglob("*.py")))
 ROWS = [line for line in SECTION.splitlines() if line.startswith(("| `", "| WARNING"))]
 # The constant part of each message in the table's first column, in its order; the rest are names and numbers.
@@ -39,3 +41,27 @@ def test_it_is_said_in_these_words(row: str, parts: tuple[str, ...]):
     for part in parts:
         assert part in row.split("|")[1]
         assert part in SOURCE
+
+
+# What a person greps for, and what stands about it in the other tables: all of it is said by Rivha.
+ELSEWHERE = (
+    "my history cannot be compared with that of ",
+    "Postgres has not answered in time",
+    "etcd holds what cannot be read",
+    "fence: nobody vouches for this primary any more, stopping Postgres at once",
+    "fence: Postgres has stopped",
+    "fence: Postgres could not be stopped, trying again",
+)
+
+
+@pytest.mark.parametrize("words", ELSEWHERE)
+def test_what_an_operator_meets_has_its_row(words: str):
+    assert words in SOURCE
+    assert any(words in line.split("|")[1] for line in PAGE.splitlines() if line.startswith("| `"))
+
+
+def test_every_kind_of_directory_that_is_moved_aside_has_its_row():
+    table = PAGE.partition("## Directories that were moved aside")[2].partition("\n## ")[0]
+    made = re.findall(r'(?:SetAside\(|set_aside\(|set_aside, )"([a-z-]+)"', SOURCE)
+
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE)) == set(made)
