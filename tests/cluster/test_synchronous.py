@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from rivha.agent.brain.quorum import BLOCK
 from tests.cluster.conftest import all_have_looked, any_of, configure, configured, shows, writes_again, writing
 from tests.cluster.test_switchover import rivhactl
 from tests.lab.cluster import Lab
@@ -165,7 +166,7 @@ async def test_strict_and_alone_commits_wait_it_says_why_and_they_go_on_when_a_s
         first, second = lab.nodes
         first.start()
         assert await lab.primary(120) is first
-        await shows(lab, set(), 0, "ANY 1 (*)")
+        await shows(lab, set(), 0, BLOCK.text)
         session = await first.connect()
         try:
             commit = asyncio.create_task(session.execute("create table waited (n int)", timeout=300))

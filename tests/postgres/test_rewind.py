@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,12 +53,21 @@ async def test_what_crash_recovery_finds_before_a_rewind_is_not_archived(nodes: 
     assert os.listdir(archive) == ["open"]
 
 
-def with_its_socket_inside(tmp_path: Path, name: str) -> dict[str, object]:
-    return {"unix_socket_directories": str(tmp_path / name), "fsync": "off"}
+@pytest.fixture
+def short_path(tmp_path: Path) -> Iterator[Path]:
+    """To the same folder: a socket's path has 107 bytes at the most."""
+    with tempfile.TemporaryDirectory(prefix="s-", dir="/tmp") as folder:
+        link = Path(folder, "l")
+        link.symlink_to(tmp_path)
+        yield link
 
 
-async def test_the_socket_that_a_crash_left_in_a_data_directory_does_not_break_a_rewind(nodes: Nodes, tmp_path: Path):
-    a = await nodes.primary(parameters=with_its_socket_inside(tmp_path, "a"))
+def with_its_socket_inside(folder: Path, name: str) -> dict[str, object]:
+    return {"unix_socket_directories": str(folder / name), "fsync": "off"}
+
+
+async def test_the_socket_that_a_crash_left_in_a_data_directory_does_not_break_a_rewind(nodes: Nodes, short_path: Path):
+    a = await nodes.primary(parameters=with_its_socket_inside(short_path, "a"))
     b = await nodes.standby(of=a)
     await diverge(a, b)
     assert list(a.data_dir.glob(".s.PGSQL.*"))
@@ -67,11 +78,11 @@ async def test_the_socket_that_a_crash_left_in_a_data_directory_does_not_break_a
 
 
 async def test_a_source_with_a_socket_in_its_data_directory_is_refused_before_anything_is_touched_and_can_be_cloned(
-    nodes: Nodes, tmp_path: Path
+    nodes: Nodes, short_path: Path
 ):
     """pg_rewind reads every file that it is shown, and would leave half of a directory (HAZARDS D 62)."""
     a = await nodes.primary()
-    b = await nodes.standby(of=a, parameters=with_its_socket_inside(tmp_path, "b"))
+    b = await nodes.standby(of=a, parameters=with_its_socket_inside(short_path, "b"))
     await diverge(a, b)
 
     with pytest.raises(CommandFailed, match="unix_socket_directories"):
