@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from rivha.agent.brain.view import upstream_of
+from collections.abc import Iterable
+
+from rivha.agent.brain.evidence import is_named
+from rivha.agent.brain.quorum import PLACEHOLDER, Names
+from rivha.agent.brain.synchronous import is_lost
+from rivha.agent.brain.view import View, upstream_of
 from rivha.api.status import Json, restart_reasons, sync_kind_of
-from rivha.model import Cluster, Lsn, Member, Policy, format_lsn
+from rivha.model import Cluster, Lsn, Member, Policy, Role, format_lsn
 
 UNKNOWN = "unknown"
 
 
-def cluster_json(cluster: Cluster, scope: str, in_force: Policy) -> Json:
+def cluster_json(cluster: Cluster, scope: str, in_force: Policy, told_by: View | None = None) -> Json:
+    """`told_by`: the agent that answers; None: rivhactl, which knows no more than etcd says."""
     end, mode = end_of_wal(cluster), in_force.synchronous_mode
     document: Json = {"members": [_member_json(cluster, member, mode, end) for member in cluster.members], "scope": scope}
     if in_force.paused:
         document["pause"] = True
-    degraded = why_degraded(cluster, in_force)
+    degraded = why_degraded(cluster, in_force, told_by)
     if degraded:
         document["degraded"] = degraded
     request = cluster.failover
@@ -26,14 +32,65 @@ def cluster_json(cluster: Cluster, scope: str, in_force: Policy) -> Json:
     return document
 
 
-def why_degraded(cluster: Cluster, in_force: Policy) -> str:
-    """What a synchronous cluster without any voter means for its clients, for people; "" when it has one, or promises nothing."""
-    if in_force.synchronous_mode == "off" or cluster.leader is None or (cluster.sync is not None and cluster.sync.voters):
+def why_degraded(cluster: Cluster, in_force: Policy, told_by: View | None = None) -> str:
+    """What the clients of a synchronous cluster miss, for people: commits that wait, or that only the leader holds; "" when all is well."""
+    if in_force.synchronous_mode == "off" or cluster.leader is None:
+        return ""
+    leads = told_by is not None and told_by.me == cluster.leader.name
+    waiting = _why_commits_wait(told_by, in_force) if told_by is not None and leads else _why_commits_seem_to_wait(cluster, in_force)
+    if waiting:
+        return waiting
+    if why := why_sync_cannot_be_read(cluster):
+        return why
+    if cluster.sync is not None and cluster.sync.voters:
         return ""
     if in_force.synchronous_mode_strict:
         return "commits wait: there is no synchronous standby, and synchronous_mode_strict is on"
     name = cluster.leader.name
     return f"there is no synchronous standby: what {name} acknowledges now only {name} holds, and nobody else may lead"
+
+
+def why_sync_cannot_be_read(cluster: Cluster) -> str:
+    """Garbage in `sync` does not mean that there is no synchronous standby; "" when it can be read, or is not there."""
+    found = next((complaint for complaint in cluster.complaints if complaint.startswith("sync: ")), "")
+    return f"who holds the commits cannot be read: {found}" if found else ""
+
+
+def _why_commits_wait(v: View, in_force: Policy) -> str:
+    """By the leader's own eyes: too few of the standbys that are named in force stream, or have replied lately."""
+    names = Names.parse(v.postgres.synchronous_standby_names)
+    if not v.running or v.postgres.role is not Role.PRIMARY or names is None:
+        return ""
+    confirm = {
+        row.application_name
+        for row in v.postgres.replication
+        if row.state == "streaming" and row.flush_lsn is not None and is_named(row.application_name, names)
+        if not is_lost(v, row.application_name)
+    }
+    asked = names.members - {PLACEHOLDER, "*"}
+    return _waiting("commits wait", asked, confirm, names.number, in_force) if asked else ""
+
+
+def _why_commits_seem_to_wait(cluster: Cluster, in_force: Policy) -> str:
+    """By what the members publish. An agent that is gone says nothing of its Postgres, so this is never certain."""
+    leader = cluster.member(cluster.leader.name) if cluster.leader else None
+    sync = cluster.sync
+    if leader is None or leader.role != "primary" or leader.state != "running" or sync is None or sync.leader != leader.name:
+        return ""
+    confirm = {m.name for m in cluster.members if m.name in sync.voters and m.state == "running" and m.replication_state == "streaming"}
+    return _waiting("commits seem to wait", sync.voters, confirm, len(sync.voters) - sync.quorum, in_force)
+
+
+def _waiting(verb: str, asked: Iterable[str], confirm: set[str], number: int, in_force: Policy) -> str:
+    if len(confirm) >= number:
+        return ""
+    names = sorted(asked)
+    who = f"only {', '.join(sorted(confirm))} of {', '.join(names)} confirms them, and {number} must"
+    if not confirm:
+        who = f"none of {', '.join(names)} confirms them" if len(names) > 1 else f"{names[0]} does not confirm them"
+    if in_force.synchronous_mode_strict and not confirm:
+        return f"{verb}: {who}, and synchronous_mode_strict is on"
+    return f"{verb}: {who}; who is away for degrade_after ({in_force.degrade_after_s:g} s) is left out then"
 
 
 def end_of_wal(cluster: Cluster) -> Lsn:

@@ -43,7 +43,7 @@ class Pages:
         view, cluster = self._desk.latest, self._known()
         if view is None or cluster is None:
             return as_text(503, SILENT)
-        document = cluster_json(cluster, self._scope, view.policy)
+        document = cluster_json(cluster, self._scope, view.policy, view)
         if view.cluster_seen_at is not None:
             document["age"] = round(max(0.0, self._desk.clock() - view.cluster_seen_at), 3)
         entry = self._desk.journal.latest

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from rivha.agent.brain.leading import why_not_switch_over
 from rivha.agent.brain.view import View
 from rivha.api.bodies import SwitchBody, parse_instant
+from rivha.api.cluster import why_sync_cannot_be_read
 from rivha.api.reply import Reply, as_text
 from rivha.model import Cluster, FailoverRequest
 
@@ -46,6 +47,8 @@ def is_settling(view: View, body: SwitchBody) -> bool:
     """What stands in the way of a switchover is gone in a moment: a new leader has no voters before they have what it has (DESIGN 6.4)."""
     cluster = view.cluster
     if cluster is None or cluster.leader is None or not view.synchronous or view.voters or body.leader != cluster.leader.name:
+        return False
+    if why_sync_cannot_be_read(cluster):
         return False
     others = [m for m in cluster.members if m.name != cluster.leader.name and body.candidate in (None, m.name)]
     return any(m.role == "replica" and m.state in ("running", "starting") and not m.nofailover for m in others)
@@ -97,7 +100,8 @@ def _why_not(view: View, cluster: Cluster, action: str, body: SwitchBody) -> str
     if all(obstacles.values()):
         return "no good candidates have been found: " + "; ".join(filter(None, obstacles.values()))
     if not body.candidate and (view.synchronous or view.voters) and all(why for name, why in obstacles.items() if name in view.voters):
-        return "no other member can take over: there is no synchronous standby"  # the leader, who names nobody, leaves it to the voters
+        why = why_sync_cannot_be_read(cluster) or "there is no synchronous standby"
+        return f"no other member can take over: {why}"  # the leader, who names nobody, leaves it to the voters
     return None
 
 

@@ -13,7 +13,7 @@ import click
 from rivha.api.switching import why_it_may_lose
 from rivha.cli.common import asked, chosen, command, confirm, each, force_option, names_argument, scope_argument, show
 from rivha.cli.config import change_config
-from rivha.cli.loss import loss
+from rivha.cli.loss import loss, of_the_old_leader
 from rivha.cli.place import Failed, Options, Place, UnreachableError, leader_first, place, place_and_names
 from rivha.cli.story import Story, is_whole, telling
 from rivha.config import policy
@@ -77,7 +77,7 @@ async def failover(options: Options, scope: str | None, candidate: str | None, a
             candidate = str(click.prompt(f"Candidate {[m.name for m in cluster.members]}")).strip()
         mode = policy(cluster.config or {}).synchronous_mode
         if mode == "off" or (accept_loss and why_it_may_lose(cluster, mode, candidate)):
-            for line in await loss(here.agents, cluster, candidate):
+            for line in (*await loss(here.agents, cluster, candidate), *(of_the_old_leader(cluster, candidate) if accept_loss else ())):
                 click.echo(line)
         demoting = f", demoting current leader {cluster.leader.name}" if cluster.leader else ""
         confirm(f"Are you sure you want to failover cluster {here.scope} to {candidate}{demoting}?", force=force)

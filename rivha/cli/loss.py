@@ -23,6 +23,19 @@ async def loss(agents: Agents, cluster: Cluster, candidate: str) -> list[str]:
     return [in_bytes(cluster, member), await _in_seconds(agents, member)]
 
 
+def of_the_old_leader(cluster: Cluster, candidate: str) -> list[str]:
+    """What who gives up commits must know of the node that may alone hold them; empty when that is the candidate, or that no member."""
+    name = cluster.leader.name if cluster.leader else cluster.sync.leader if cluster.sync else None
+    if name == candidate or cluster.member(candidate) is None:
+        return []
+    old = name or "whoever led last"
+    demoted = f"{old} is demoted if it reaches etcd. If it does not, make" if cluster.leader else "Make"
+    return [
+        f"{demoted} sure that {old} is down, and stays down until it reaches etcd again: else its clients go on writing what will be lost.",
+        f"The data directory of {old} is rewound when its agent starts, or follows: copy it before, to look at what it alone holds.",
+    ]
+
+
 def in_bytes(cluster: Cluster, member: Member) -> str:
     mine, end = member_lsn(member), end_of_wal(cluster)
     if mine is None or not end:

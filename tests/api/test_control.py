@@ -59,6 +59,7 @@ SYNC = a_view("a", policy={"synchronous_mode": "on"}, cluster=a_cluster(sync=vot
 ORPHANED = a_view("c", policy={"synchronous_mode": "quorum"}, cluster=a_cluster(None, sync=voters("b")))
 VOTERLESS = a_view("c", policy={"synchronous_mode": "quorum"}, cluster=a_cluster(None, sync=voters()))
 LEFTOVER = a_view("c", cluster=a_cluster(None, sync=voters("b")))  # the mode was turned off, and its leader died before it said so
+GARBAGE = a_view("a", policy={"synchronous_mode": "quorum"}, cluster=a_cluster(complaints=("sync: is not JSON",)))
 PAUSED = a_view("a", policy={"paused": True})
 FAR_BEHIND = (a_member("a", role="primary"), a_member("b", xlog_location=END - (2 << 20)))
 LAGGING = a_view("a", a_primary(replication=()), cluster=a_cluster(members=FAR_BEHIND))
@@ -99,6 +100,7 @@ PENDING = a_view("a", cluster=a_cluster(failover=FailoverRequest("a", "b", None,
         ("failover", {"candidate": "a"}, ORPHANED, 200, "Successfully failed over"),
         ("failover", {"candidate": "c"}, VOTERLESS, 412, "acknowledged commits, which only a held last"),
         ("failover", {"candidate": "c"}, LEFTOVER, 412, "c is no synchronous standby"),
+        ("switchover", {"leader": "a"}, GARBAGE, 412, "who holds the commits cannot be read: sync: is not JSON"),
         ("switchover", {"leader": "a"}, PENDING, 503, "DELETE /switchover withdraws it"),
         ("switchover", {"leader": "a"}, silent_etcd(a_view()), 503, "etcd does not answer this node"),
     ],

@@ -98,6 +98,15 @@ def test_a_pause_lets_the_key_go_when_no_primary_is_here():
     assert isinstance(lease(a_view().me(PRIMARY, State.STOPPED).leads().paused()), do.Resign)
 
 
+def test_a_pause_in_which_nobody_leads_says_so_and_how_it_ends():
+    way_out = "`rivhactl resume` lets it start or another take over"
+    own = decided(a_view().me(PRIMARY, State.CRASHED).leaderless().paused()).lease.reason
+    assert own == f"nobody leads; the cluster is paused, and the Postgres of {ME} is down: {way_out}"
+    demoted = a_view().me().leaderless().paused().member(a_member("db1", role="demoted", state="crashed"))
+    assert f"the Postgres of db1 is down: {way_out}" in decided(demoted).lease.reason
+    assert decided(a_view().me().leaderless().paused()).lease.reason.endswith("is paused: `rivhactl resume` lets a member take over")
+
+
 def test_a_new_leader_is_followed_only_after_the_pledge_is_withdrawn():
     assert lease(a_view().me().leader("db1").pledged()) == do.Withdraw()
 

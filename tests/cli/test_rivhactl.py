@@ -206,6 +206,7 @@ async def test_a_failover_that_may_lose_commits_says_how_many_and_wants_to_be_to
     asked = await stage.ctl("failover", stage.scope, "--candidate", "c", "--accept-loss")
     assert asked.code == 1
     assert asked.out.index("5000 bytes (0.0 MB) are lost") < asked.out.index("Are you sure")
+    assert asked.out.index("The data directory of a is rewound") < asked.out.index("Are you sure")
     assert "How old c's last transaction is, is not known" in asked.out
     done = await stage.ctl("failover", stage.scope, "--candidate", "c", "--accept-loss", "--force")
     assert done.code == 0, done.err

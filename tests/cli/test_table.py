@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from rivha.cli.config import notes
-from rivha.cli.loss import in_bytes, in_seconds
+from rivha.cli.loss import in_bytes, in_seconds, of_the_old_leader
 from rivha.cli.story import changes, is_whole
 from rivha.cli.table import described, footer, member_rows, rendered, titled
 from rivha.model import Cluster, FailoverRequest, Pledge, Resignation, SyncState
@@ -124,6 +124,32 @@ def test_a_synchronous_cluster_without_a_voter_says_what_that_means(config: dict
     assert footer(described(a_cluster(None, MEMBERS, sync=sync, config=config), "demo")) == []
 
 
+STRICT = {"synchronous_mode_strict": True}
+AWAY = (MEMBERS[0], a_member("b", state="stopped", replication_state=None), a_member("c", replication_state=None))
+
+
+@pytest.mark.parametrize(
+    ("config", "sync", "members", "text"),
+    [
+        (STRICT, voters("b", "c", quorum=1), AWAY, "none of b, c confirms them, and synchronous_mode_strict is on"),
+        (STRICT, voters("d"), AWAY, "d does not confirm them, and synchronous_mode_strict is on"),
+        ({}, voters("b", "c", quorum=1), AWAY, "none of b, c confirms them; who is away for degrade_after (2 s) is left out then"),
+        ({}, voters("b", "c"), MEMBERS, "only b of b, c confirms them, and 2 must; who is away for degrade_after (2 s) is left out then"),
+        (STRICT, voters("b", "c", quorum=1), MEMBERS, ""),
+        (STRICT, voters("b", "c", quorum=1), (a_member("a", role="primary", state="starting"), *AWAY[1:]), ""),
+        ({"synchronous_mode": "off"}, voters("b", "c"), AWAY, ""),
+    ],
+)
+def test_commits_that_wait_for_standbys_that_are_away_are_told(config: dict[str, object], sync: SyncState, members: Any, text: str) -> None:
+    lines = footer(described(a_cluster(members=members, sync=sync, config={"synchronous_mode": "quorum", **config}), "demo"))
+    assert lines == ([f" Degraded: commits seem to wait: {text}"] if text else [])
+
+
+def test_who_holds_the_commits_is_not_guessed_when_it_cannot_be_read() -> None:
+    cluster = a_cluster(members=MEMBERS, config={"synchronous_mode": "quorum"}, complaints=("sync: is not JSON",))
+    assert footer(described(cluster, "demo"))[0] == " Degraded: who holds the commits cannot be read: sync: is not JSON"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "members", "texts"),
     [
@@ -170,6 +196,17 @@ def test_what_a_failover_may_cost_is_told_in_bytes(cluster: Cluster, text: str) 
 )
 def test_what_a_failover_may_cost_is_told_in_seconds(answer: str, text: str) -> None:
     assert text in in_seconds("b", answer)
+
+
+def test_who_accepts_a_loss_is_told_of_the_node_that_may_alone_hold_it() -> None:
+    gone = of_the_old_leader(a_cluster(None, MEMBERS, sync=voters("b")), "c")
+    assert gone[0].startswith("Make sure that a is down, and stays down until it reaches etcd again")
+    assert gone[1].startswith("The data directory of a is rewound when its agent starts, or follows: copy it before")
+    assert of_the_old_leader(a_cluster(None, MEMBERS, sync=voters("b")), "a") == []
+    assert "Make sure that whoever led last is down" in of_the_old_leader(a_cluster(None, MEMBERS), "c")[0]
+    assert of_the_old_leader(a_cluster(None, MEMBERS, sync=voters("b")), "nobody") == []
+    alive = of_the_old_leader(a_cluster(members=MEMBERS, sync=voters("b")), "c")
+    assert alive[0].startswith("a is demoted if it reaches etcd. If it does not, make sure that a is down")
 
 
 def test_an_empty_table_is_a_table() -> None:

@@ -249,6 +249,8 @@ def win_when_i_rank_first(v: View) -> LeaseVerdict | None:
 
 def do_nothing(v: View) -> LeaseVerdict | None:
     """Nobody leads, and there is nothing that this node could lead with."""
+    if v.nobody_leads and v.policy.paused:
+        return Verdict(Nothing(), f"nobody leads; the cluster is paused{_whose_postgres_is_down(v)}")
     return Verdict(Nothing(), "nobody leads" if v.nobody_leads else "nothing to do")
 
 
@@ -317,6 +319,16 @@ def _another_went_on(v: View) -> str | None:
 
 def _whom_we_lost(v: View) -> str:
     return "nobody leads" if v.nobody_leads else f"{v.other_leader} is lost"
+
+
+def _whose_postgres_is_down(v: View) -> str:
+    """Of those who were a primary, by what they publish: for people, and with what they can do about it."""
+    down = {m.name for m in v.cluster.members if m.role == "demoted"} if v.cluster else set()
+    if v.down and v.postgres.role is Role.PRIMARY:
+        down.add(v.me)
+    if not down:
+        return ": `rivhactl resume` lets a member take over"
+    return f", and the Postgres of {', '.join(sorted(down))} is down: `rivhactl resume` lets it start or another take over"
 
 
 def _hand_over_to(v: View) -> str | None:
