@@ -54,7 +54,7 @@ class Core:
         self.waker = Waker()
         self.jobs = JobSlot(clock, self.waker.wake)
         self.leases = Leases(dcs, clock)
-        self.fence = Fence(clock, self._fenced, safeguards)
+        self.fence = Fence(clock, self._fenced, safeguards, postgres.is_left)
         self.prober = Prober(ask, clock, self.waker.wake)
         self.journal = Journal()
         self.desk = Desk(clock, self.journal, self._commit, reload_file, self.waker.wake)

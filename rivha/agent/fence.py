@@ -18,6 +18,8 @@ log = structlog.get_logger(__name__)
 
 FENCE_SHARE = 0.125  # of the ttl, before the lease's end: 1.25 s of 10 for an immediate stop, then SIGKILL
 AGAIN_S = 0.5  # a stop that failed is tried again
+STOOD_STILL_S = 1.0  # so late only when this process or the machine did not run: a guard may have been at work
+LOOK_S = 0.1  # for what is only a word in the log; a disk that hangs must not save Postgres
 
 
 class Safeguards(Protocol):
@@ -53,11 +55,18 @@ NOTHING = NoSafeguards()
 
 
 class Fence:
-    def __init__(self, clock: Callable[[], float], stop: Callable[[float], Awaitable[None]], safeguards: Safeguards = NOTHING) -> None:
-        """`stop(quit_s)` ends Postgres: immediate for `quit_s` seconds, then SIGKILL."""
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        stop: Callable[[float], Awaitable[None]],
+        safeguards: Safeguards = NOTHING,
+        is_left: Callable[[], Awaitable[bool]] | None = None,
+    ) -> None:
+        """`stop(quit_s)` ends Postgres: immediate for `quit_s` seconds, then SIGKILL. `is_left`: is there a process of it? For the log."""
         self._clock = clock
         self._stop = stop
         self._safeguards = safeguards
+        self._is_left = is_left
         self._moved = asyncio.Event()
         self.deadline: float | None = None
         self.quit_s = 0.5
@@ -95,13 +104,27 @@ class Fence:
         self.fired += 1
         self.firing = True
         late = self._clock() - (self.deadline or 0.0)
-        log.critical("fence: nobody vouches for this primary any more, stopping Postgres at once", late_s=round(late, 3))
         self.deadline = None
+        over = late >= STOOD_STILL_S and await self._is_over()
+        if over:
+            log.warning("fence: the deadline passed while this agent stood still; Postgres had been stopped already", ago_s=round(late, 3))
+        else:
+            log.critical("fence: nobody vouches for this primary any more, stopping Postgres at once", late_s=round(late, 3))
         try:
-            await self._stop(self.quit_s)
+            await self._stop(self.quit_s)  # also what the agent was about to start
             log.warning("fence: Postgres has stopped")
         except (RivhaError, OSError) as error:
             log.critical("fence: Postgres could not be stopped, trying again", error=str(error))
             self.deadline = self._clock() + AGAIN_S
         finally:
             self.firing = False
+
+    async def _is_over(self) -> bool:
+        """No process of Postgres is left; False also when that could not be seen at once."""
+        if self._is_left is None:
+            return False
+        try:
+            async with asyncio.timeout(LOOK_S):
+                return not await self._is_left()
+        except (TimeoutError, OSError):
+            return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rivha.agent.brain.actions import Decision
 from rivha.agent.brain.view import View
@@ -18,7 +18,7 @@ class Entry:
     wall: float  # seconds since 1970, for people
     view: View
     decision: Decision
-    seconds: float  # what the tick cost
+    seconds: float  # what the tick cost; until it has ended, how long it took to decide
 
 
 class Journal:
@@ -33,6 +33,11 @@ class Journal:
             return False
         self._entries.append(entry)
         return True
+
+    def took(self, at: float, seconds: float) -> None:
+        """The tick that began `at` has ended; nothing when no entry was made of it."""
+        if self._entries and self._entries[-1].at == at:
+            self._entries[-1] = replace(self._entries[-1], seconds=seconds)
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self._entries)

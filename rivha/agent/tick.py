@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
+from rivha.agent.alarms import Alarms
 from rivha.agent.brain.actions import Stop
 from rivha.agent.brain.decide import decide
 from rivha.agent.brain.memory import Memory, remember
@@ -78,6 +79,7 @@ class Tick:
     journal: Journal
     waker: Waker
     measured: Callable[[View, float], None]  # metrics: a view and what its tick cost in seconds
+    alarms: Alarms = field(default_factory=Alarms)
     memory: Memory = field(default_factory=Memory)
     stopping: bool = False
     # Set when etcd was silent as the agent began: raises CannotRun if another agent of my name runs, within some seconds.
@@ -114,7 +116,7 @@ class Tick:
             self.admit = None
             view = await self._look()
         decision = decide(view)
-        self._tell(Entry(began, self.wall(), view, decision, 0.0))
+        self._tell(Entry(began, self.wall(), view, decision, self.clock() - began))
         leaving = view.busy_with("handover") and self.desk.out_of_routing  # not yet: it serves during its checkpoint
         self.desk.out_of_routing = view.busy_with("stop") or leaving or self.fence.firing
         self.desk.publish(view)
@@ -135,6 +137,7 @@ class Tick:
         self.chores.moved = False
         await self.chores.perform(view, upkeep(view, member, self.chores.done))
         await self.chores.keep_member_alive(view)
+        self.journal.took(began, self.clock() - began)
         self.measured(view, self.clock() - began)
         renewed = type(decision.lease.action).__name__ in ("Renew", "Nothing")
         moved = (lease_outcome is Outcome.DONE and not renewed) or postgres_outcome is Outcome.DONE or self.chores.moved
@@ -197,6 +200,7 @@ class Tick:
             lease, postgres = entry.decision.lease, entry.decision.postgres
             facts = {"lease": lease.reason, "postgres": postgres.reason, "rules": f"{lease.rule}/{postgres.rule}"}
             log.info("decision", situation=entry.view.situation.value, **facts)
+        self.alarms.look(entry.view, entry.decision, self.fence.fired)
 
     def _vouch(self, v: View) -> None:
         """Moves the fence's deadline: to the end of the lease or of the voters' proof while I lead, away when there is nothing to fence."""

@@ -22,6 +22,10 @@ class Postgres(Protocol):
         """`callback()` within milliseconds after the postmaster has died (pidfd), for every postmaster seen from now on."""
         ...
 
+    async def is_left(self) -> bool:
+        """Whether any process of it lives, whatever its files say."""
+        ...
+
     async def bootstrap(self) -> str:
         """initdb, start as primary, users and roles, post_init. Returns the system identifier. A failure moves the data directory aside."""
         ...

@@ -14,6 +14,7 @@ from rivha.model import Data, History, HistoryLine, PostgresStatus, Role, State,
 from rivha.postgres import bootstrap, clone, compare, rewind, running, slots, stopping, synchronous
 from rivha.postgres.callbacks import Callbacks
 from rivha.postgres.parts import Parts
+from rivha.postgres.process import processes_of
 from rivha.postgres.settings import PostgresSettings
 from rivha.postgres.starting import start
 from rivha.postgres.status import Watcher
@@ -50,6 +51,9 @@ class Server:
 
     def on_death(self, callback: Callable[[], None]) -> None:
         self._parts.postmaster.on_death(callback)
+
+    async def is_left(self) -> bool:
+        return self._parts.postmaster.alive or bool(await asyncio.to_thread(processes_of, self._parts.settings.data_dir))
 
     async def compare(self, leader: Upstream) -> tuple[History, str]:
         return await compare.compare(self._parts, leader)

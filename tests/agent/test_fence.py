@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from structlog.testing import capture_logs
 
 from rivha.agent.fence import Fence
 from rivha.errors import CommandFailed
@@ -109,3 +110,46 @@ async def test_a_stop_that_fails_is_tried_again():
     await asyncio.wait({task})
 
     assert fence.fired == 2
+
+
+@pytest.mark.parametrize(
+    ("late_s", "is_left", "told"),
+    [
+        (52.0, False, ("warning", "fence: the deadline passed while this agent stood still; Postgres had been stopped already")),
+        (52.0, True, ("critical", "fence: nobody vouches for this primary any more, stopping Postgres at once")),
+        (0.2, False, ("critical", "fence: nobody vouches for this primary any more, stopping Postgres at once")),
+    ],
+)
+async def test_an_agent_that_was_frozen_says_what_a_guard_had_done_meanwhile_and_stops_all_the_same(late_s, is_left, told):
+    clock, target = Clock(), Target()
+
+    async def left() -> bool:
+        return is_left
+
+    fence = Fence(clock, target.stop, is_left=left)
+    fence.vouch(clock.now - late_s)
+    with capture_logs() as logs:
+        task = asyncio.create_task(fence.run())
+        async with asyncio.timeout(5):
+            await target.changed.wait()
+        task.cancel()
+        await asyncio.wait({task})
+
+    assert (logs[0]["log_level"], logs[0]["event"]) == told
+    assert fence.fired == len(target.stopped) == 1
+
+
+async def test_a_look_that_hangs_does_not_save_postgres():
+    clock, target = Clock(), Target()
+
+    async def hangs() -> bool:
+        await asyncio.Event().wait()
+        return False
+
+    fence = Fence(clock, target.stop, is_left=hangs)
+    fence.vouch(clock.now - 52.0)
+    task = asyncio.create_task(fence.run())
+    async with asyncio.timeout(5):
+        await target.changed.wait()
+    task.cancel()
+    await asyncio.wait({task})

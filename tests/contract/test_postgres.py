@@ -186,8 +186,10 @@ async def test_without_linger_s_a_fast_stop_waits_for_a_standby_that_says_nothin
 async def test_a_stop_that_is_not_heard_kills(nodes: Databases):
     a = await nodes.primary()
     a.hang()
+    assert await a.server.is_left()
     await a.server.stop(fast_s=0.2, quit_s=0.2)
     assert not a.runs
+    assert not await a.server.is_left()
     assert (await a.status()).state is State.CRASHED
 
 

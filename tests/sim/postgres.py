@@ -106,6 +106,9 @@ class SimPostgres:
         self._callback = callback
         self._i.on_death = [self._i.world.as_agent(self._i.host, callback)]
 
+    async def is_left(self) -> bool:
+        return self._i.alive
+
     # ---- verbs
 
     async def _by_itself(self, work: Coroutine[Any, Any, T]) -> T:
