@@ -51,6 +51,7 @@ ELSEWHERE = (
     "fence: nobody vouches for this primary any more, stopping Postgres at once",
     "fence: Postgres has stopped",
     "fence: Postgres could not be stopped, trying again",
+    "fence: the deadline passed while this agent stood still; Postgres had been stopped already",
 )
 
 
@@ -58,6 +59,10 @@ ELSEWHERE = (
 def test_what_an_operator_meets_has_its_row(words: str):
     assert words in SOURCE
     assert any(words in line.split("|")[1] for line in PAGE.splitlines() if line.startswith("| `"))
+
+
+def test_every_line_of_the_fence_has_its_row():
+    assert {words for words in ELSEWHERE if words.startswith("fence: ")} == set(re.findall(r'"(fence: [^"]+)"', SOURCE))
 
 
 def test_every_kind_of_directory_that_is_moved_aside_has_its_row():
