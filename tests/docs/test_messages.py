@@ -16,6 +16,7 @@ ROWS = [line for line in SECTION.splitlines() if line.startswith(("| `", "| WARN
 SAID = (
     ("who may elect",),
     ("nobody: only I may lead",),
+    ("commits wait", "commits seem to wait", " confirms them"),
     ("commits are to wait for ",),
     ("commits are to wait for ",),
     ("commits are to wait until a standby comes", "commits wait: there is no synchronous standby, and synchronous_mode_strict is on"),
