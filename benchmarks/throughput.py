@@ -8,6 +8,7 @@ both. All of it shares one machine: on hosts of their own, two of the three agen
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import sys
@@ -67,9 +68,20 @@ async def without_agents(lab: Lab, primary: Node, seconds: int) -> float:
         await lab.pause(False)
 
 
+def keep_apart(lab: Lab, primary: Node) -> None:
+    """As if the primary had a host of its own: its Postgres and its agent on core 0, everything else on core 1."""
+    os.sched_setaffinity(0, {1})  # pgbench, too
+    cores = {pid: {0} if node is primary else {1} for node in lab.nodes for pid in (node.agent.pid, *node.processes())}
+    for pid, core in (cores | {lab.etcd.process.pid: {1}, lab.proxy.process.pid: {1}}).items():
+        with contextlib.suppress(OSError):  # it has ended
+            for task in os.listdir(f"/proc/{pid}/task"):
+                os.sched_setaffinity(int(task), core)
+
+
 async def main() -> int:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--seconds", type=int, default=30, metavar="N", help="of each run of pgbench; one round is two runs")
+    arguments.add_argument("--apart", action="store_true", help="the primary and its agent on one core, all else on another")
     options = arguments.parse_args()
     prepare()
     machine = Machine.here(options.postgres)
@@ -81,7 +93,10 @@ async def main() -> int:
         for number in range(1, options.rounds + 1):
             runs = [(with_them, transactions_per_s), (alone, without_agents)]
             for found, run in runs if number % 2 else reversed(runs):
-                found.append(await run(lab, await lab.heal(), options.seconds))
+                primary = await lab.heal()
+                if options.apart:
+                    keep_apart(lab, primary)
+                found.append(await run(lab, primary, options.seconds))
             say(f"round {number}: {with_them[-1]:.0f} transactions a second with agents, {alone[-1]:.0f} with all of them frozen")
     cost = tuple(100 * (1 - ours / theirs) for ours, theirs in zip(with_them, alone, strict=True))
     figures = [
