@@ -170,11 +170,11 @@ def why_i_hold_back(v: View) -> str | None:
         return f"{named} was named to take over"
     order = ranking(v)
     place = next((i for i, p in enumerate(order) if p.name == v.me), len(order))
-    late = _preferred_voters(v) if by_votes else awaited(v)
     waited, patience = standing_for_s(v), 0.0 if by_votes else patience_s(v)
     if place > 0 and waited < patience + HOLD_BACK_S * place:
         return f"{order[0].name} ranks before me (timeline {order[0].timeline}, {format_lsn(order[0].lsn)})"
-    if late and waited < (PREFERRED_S if by_votes else patience):
+    late, limit = (_preferred_voters(v), PREFERRED_S) if by_votes else (awaited(v), patience)
+    if late and waited < limit:
         return "waiting for the pledge of " + ", ".join(late)
     return None
 

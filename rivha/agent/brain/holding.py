@@ -81,7 +81,7 @@ def let_go_in_pause_when_no_primary_is_here(v: View) -> LeaseVerdict | None:
 
 def let_a_key_run_out_that_i_did_not_win(v: View) -> LeaseVerdict | None:
     """Who wins is frozen and follows nobody: etcd was restored from a backup, or somebody wrote the key by hand. Not given back: the
-    voters of a backup may lack what was acknowledged since, and must not be asked to elect.
+    voters of a backup may lack what was acknowledged since, and to resign would ask them to elect at once.
     """
     follows = v.running and v.postgres.role is Role.STANDBY and v.postgres.upstream is not None
     if v.key_is_mine and follows and not v.busy and not v.policy.paused:

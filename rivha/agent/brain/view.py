@@ -91,7 +91,8 @@ class View:
     checkpoint_pending: bool = False  # promoted; the checkpoint that rewinding nodes wait for is not finished
     member_lease_id: int = 0  # the lease that carries my member key, and my claim to bootstrap
     witness: Witness | None = None  # of the leader that I watch as a voter
-    sync_doubtful: bool = False  # I lead, and a write of `sync` of mine, or of an agent before me, may be carried out yet
+    # I lead, or etcd is silent, and a write of `sync` of mine, or of an agent before me, may be carried out yet, or may have been
+    sync_doubtful: bool = False
     unfit: str = ""  # why this machine must not lead (a watchdog that is required and cannot be used); "" when it may
 
     # ---- time and the lease
