@@ -330,7 +330,8 @@ class Laws:
         others = [
             i for i in self.world.instances.values() if i.host != instance.host and i.role is Role.STANDBY and i.state is State.RUNNING
         ]
-        able = [i for i in others if not self.excuse(i.host) and self.may_lead_by_itself(i) and c.member(i.host) is not None]
+        ready = {member.name for member in c.members if member.state == "running"}  # not, say, in the middle of a restart
+        able = [i for i in others if not self.excuse(i.host) and self.may_lead_by_itself(i) and i.host in ready]
         if not able:
             starts.clear()
         if len(starts) > STARTS and self.lookout.calm() and not self.excuse(instance.host):

@@ -42,7 +42,8 @@ class Lookout:
     known: dict[str, Known] = field(default_factory=dict)  # by reader
     seen: dict[str, Cluster] = field(default_factory=dict)  # by reader: what it read last
     pledged_at: dict[str, float] = field(default_factory=dict)
-    unready_since: dict[str, float] = field(default_factory=dict)  # who does not say that it can be copied from
+    unready_since: dict[str, float] = field(default_factory=dict)  # who does not say that it is a running primary
+    unflushed_since: dict[str, float] = field(default_factory=dict)  # nor that it has had its checkpoint, which a rewind needs
 
     def look(self) -> None:
         now, n, hosts = self.laws.world.loop.now, self.laws.world.network, self.laws.world.hosts.values()
@@ -93,23 +94,21 @@ class Lookout:
     def published(self, host: str) -> None:
         """A member key was written: does it say that the node can be compared with and copied from?"""
         member = self.laws.cluster().member(host)
-        ready = (
-            member is not None and member.role == "primary" and member.state == "running" and member.checkpoint_after_promote is not False
-        )
-        if ready:
-            self.unready_since.pop(host, None)
-        else:
-            self.unready_since.setdefault(host, self.laws.world.loop.now)
+        runs = member is not None and member.role == "primary" and member.state == "running"
+        rested = runs and member is not None and member.checkpoint_after_promote is not False
+        for ready, since in ((runs, self.unready_since), (rested, self.unflushed_since)):
+            if ready:
+                since.pop(host, None)
+            else:
+                since.setdefault(host, self.laws.world.loop.now)
 
     def asking(self, host: str, source: str, work: str) -> None:
         """Nobody judges, copies or rewinds by a leader that has not said that it is out of recovery, nor rewinds before its checkpoint."""
         member, now = self.laws.cluster().member(source), self.laws.world.loop.now
-        since = self.unready_since.get(source)
-        if since is None or now - since <= self.laws.world.hosts[host].policy.loop_wait_s + AT_ONCE_S or not self.calm():
-            return
-        recovering = member is None or member.role != "primary" or member.state != "running"
-        if recovering or work == "rewind":
-            self.laws.break_("asked of a leader that is not ready", f"{host}: {work}, {source} is {member.role if member else 'unknown'}")
+        since = (self.unflushed_since if work == "rewind" else self.unready_since).get(source)
+        if since is not None and now - since > self.laws.world.hosts[host].policy.loop_wait_s + AT_ONCE_S and self.calm():
+            says = f"{member.role}, {member.state}" if member is not None else "nothing"
+            self.laws.break_("asked of a leader that is not ready", f"{host}: {work}; {source} says {says}")
 
     def read(self, host: str, reading: Reading) -> None:
         seen, start = self.seen.get(host), self.laws.world.hosts[host].starts

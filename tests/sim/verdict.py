@@ -51,9 +51,14 @@ def _histories_agree(laws: Laws, primary: Instance, c: Cluster) -> None:
             laws.break_("a standby streams on another history", i.host)
     if c.optime > primary.disk.end:
         laws.break_("the published position was never reached", f"{c.optime}, the primary is at {primary.disk.end}")
-    last = primary.disk.past[-1:]
-    if [(h.timeline, h.lsn) for h in last] != [(h.timeline, h.lsn) for h in c.history[-1:]]:
+    if not history_is_written(laws, primary):
         laws.break_("liveness: the history is written", f"timeline {primary.disk.timeline}, etcd knows {c.history[-1:]}")
+
+
+def history_is_written(laws: Laws, primary: Instance) -> bool:
+    """etcd knows where the timeline before the primary's ended. Garbage there is noticed at a beat, and so is its end."""
+    c = laws.cluster()
+    return [(h.timeline, h.lsn) for h in primary.disk.past[-1:]] == [(h.timeline, h.lsn) for h in c.history[-1:]]
 
 
 def _settings_are_in_force(laws: Laws, c: Cluster) -> None:

@@ -140,6 +140,8 @@ class World:
         leader = self.instances.get(c.leader.name) if c.leader else None
         if leader is None or not leader.writable or c.pledges or c.failover or not verdict.ttl_is_in_force(self.laws):
             return False
+        if not verdict.history_is_written(self.laws, leader):
+            return False
         if any(h.core is not None and h.core.desk.wishes for h in self.hosts.values()):
             return False
         others = [i for i in self.instances.values() if i is not leader]
