@@ -63,7 +63,12 @@ _ASYNCHRONOUS = (
         "8.5 cut_from_etcd leader 60",
     ),
     Mutant(of_lease.a_live_lease_is_leadership, (1, 3), 10),
-    Mutant(of_lease.unknown_taken_for_done, (98, 160), 200),
+    Mutant(
+        of_lease.unknown_taken_for_done,
+        (0,),
+        8,
+        "1 requests_late leader 60;" + ";".join(f"{at} agent_told_to_end leader 1" for at in range(2, 58, 5)),
+    ),
     Mutant(of_lease.unknown_resignation_forgotten, (0,), 4, "1 cut_one_way_in_resign leader 2; 2 data_unmounted leader 1"),
     Mutant(of_lease.stale_read_taken_for_truth, (2, 7), 20),
     Mutant(
@@ -114,7 +119,13 @@ _ASYNCHRONOUS = (
     Mutant(of_work.nofailover_ignored, (2, 4, 7), 8, "3 power_off leader 30", Shape(tags={"db2": {"nofailover": True}})),
     Mutant(of_work.candidates_name_ignored, (11, 260), 300),
     Mutant(of_work.sleeper_leads_again, (0,), 4, "2 power_off leader 20; 21 power_off leader 30"),
-    Mutant(of_work.marker_not_honoured, (0, 1), 10),
+    Mutant(
+        of_work.marker_not_honoured,
+        (0, 1),
+        8,
+        "1 slow_copies leader 12; 1 agent_killed_in_rewind leader 15; 1.1 cut_from_standbys leader 25; 2 cut_from_etcd leader 20;"
+        "35 all_cut_from_etcd db1 25",
+    ),
     Mutant(of_work.resigns_while_postgres_runs, (1, 2), 10),
     Mutant(of_work.leads_with_nothing, (3, 4), 20),
     Mutant(of_work.crash_loop_never_given_up, (4, 7), 20),

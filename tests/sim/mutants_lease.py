@@ -120,7 +120,7 @@ def unknown_taken_for_done(g: Garden) -> None:
         outcome, new = await before(self, v, build)
         if outcome is Outcome.UNKNOWN and v.my_pledge is not None:
             self.leases.leader = new
-            self._begin("promote", lambda: self._promote(v.term, new.expires_at))
+            self._begin("promote", lambda: self._promote(do.Promote(v.term, new.expires_at)))
         return outcome, new
 
     g.put(move, "_move", perform.Performer)

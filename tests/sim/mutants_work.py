@@ -105,7 +105,13 @@ def sleeper_leads_again(g: Garden) -> None:
 def marker_not_honoured(g: Garden) -> None:
     """A half-rewound directory is started."""
     g.put(property(lambda v: v.postgres.data in (Data.VALID, Data.UNFINISHED)), "has_data", View)
-    g.without(following.mend_an_interrupted_rewind, following.clone_what_is_missing, waiting.wait_for_somebody_to_clone_from)
+    g.without(following.mend_an_interrupted_rewind)
+    for rule in (following.clone_what_is_missing, waiting.wait_for_somebody_to_clone_from):
+        g.instead(rule, _of_empty_directories(rule))
+
+
+def _of_empty_directories(rule: Rule) -> Rule:
+    return lambda v: rule(v) if v.postgres.data is Data.EMPTY else None
 
 
 def resigns_while_postgres_runs(g: Garden) -> None:
