@@ -117,10 +117,16 @@ class Host:
             await self.core.run()
         except CannotRun as error:
             ended = f"exit {error.exit_code}: {error}"
-        self.tell_rules()
-        self.exits.append(ended)
-        self.world.note(self.name, f"agent ended: {ended}")
-        self.core = None
+        except Exception as error:
+            self._agent_ended(f"of an error that nobody caught: {error!r}")
+            raise  # to the loop, which tells the laws
+        self._agent_ended(ended)
+
+    def _agent_ended(self, how: str) -> None:
+        """The process is gone, and whatever it still had under way."""
+        self.exits.append(how)
+        self.world.note(self.name, f"agent ended: {how}")
+        self.kill_agent()
 
     async def _keep(self, text: str) -> None:
         if self.instance.disk.system_id:

@@ -7,6 +7,7 @@ are dropped where they stand, as by kill -9: no `finally` runs, no cancellation 
 from __future__ import annotations
 
 import asyncio
+import functools
 import heapq
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
@@ -31,8 +32,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.dead: set[str] = set()
         self.parked: dict[str, list[asyncio.Handle]] = defaultdict(list)
         self.mishaps: list[dict[str, Any]] = []  # what nobody caught
+        self.on_mishap: Callable[[str], None] = lambda text: None  # told of each when it happens
         self.kept: list[asyncio.Task[Any]] = []  # of dead processes: collecting them would run their `finally`
-        self.set_exception_handler(lambda _, context: self.mishaps.append(context))
+        self.set_exception_handler(lambda _, context: self._mishap(context))
 
     def time(self) -> float:
         return self.now
@@ -42,8 +44,19 @@ class VirtualLoop(asyncio.BaseEventLoop):
         context = copy_context()
         context.run(PROCESS.set, process)
         task = self.create_task(work, context=context)
+        # As the world: it is told although the process froze or died meanwhile.
+        task.add_done_callback(functools.partial(self._ended, process), context=Context())
         self.kept.append(task)
         return task
+
+    def _ended(self, process: str, task: asyncio.Task[Any]) -> None:
+        """asyncio tells of a task's unseen error when the task is collected, and kept ones never are."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._mishap({"message": f"a task of {process or 'the world'} died", "exception": error, "task": task})
+
+    def _mishap(self, context: dict[str, Any]) -> None:
+        self.mishaps.append(context)
+        self.on_mishap(f"{context.get('message')}: {context.get('exception')!r}")
 
     def freeze(self, process: str) -> None:
         self.frozen.add(process)

@@ -32,6 +32,9 @@ def judge(laws: Laws) -> None:
     if c.pledges or c.failover or c.complaints:
         laws.break_("liveness: no pledge and no request is left over", f"{c.pledges} {c.failover} {c.complaints}")
     _nothing_more_is_lost(laws, {entry.ident for entry in primary.disk.wal})
+    strict = world.shape.settings.get("synchronous_mode_strict")  # it may rightly have nobody to wait for
+    if not strict and not any(a.at > world.whole_at for a in world.clients.acknowledged):
+        laws.break_("liveness: rows are acknowledged", "none since the cluster was whole")
     if unsettled := laws.unsettled():
         laws.break_("liveness: the voters are as the configuration says, and commits are acknowledged", unsettled)
     _histories_agree(laws, primary, c)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import random
 from collections import Counter
@@ -81,17 +82,15 @@ class World:
         gc_was_on = gc.isenabled()
         gc.disable()  # a collection would run `finally` of killed processes at some moment that no seed decides
         try:
+            self.loop.on_mishap = functools.partial(self.broken, "nobody caught an error")
             self.loop.run_until_complete(self._live())
-            mishaps = list(self.loop.mishaps)
+            self.loop.on_mishap = void
             self.loop.run_until_complete(self._tear_down())
             self.loop.close()
         finally:
             structlog.reset_defaults()
             if gc_was_on:
                 gc.enable()
-        for mishap in mishaps:
-            error = mishap.get("exception")
-            self.laws.break_("nobody caught an error", f"{mishap.get('message')}: {error!r}")
         return self.laws.broken
 
     async def _live(self) -> None:
