@@ -31,18 +31,33 @@ T = TypeVar("T")
 _Object = Mapping[str, object]
 
 
+@lru_cache(maxsize=8)  # a tick that finds nothing changed parses nothing
 def cluster(reading: Reading) -> Cluster:
     """What a reading says. A value that does not parse is left out (or its bad fields are) and `complaints` names key and mistake."""
     return _Parser(reading).cluster()
 
 
-class _Parser:
-    """One reading on its way to a Cluster; collects the complaints."""
+class _Tried:
+    """Parses what may be garbage; collects the complaints."""
+
+    def __init__(self) -> None:
+        self.complaints: list[str] = []
+
+    def tried(self, what: str, parse: Callable[[], T]) -> T | None:
+        try:
+            return parse()
+        except (ValueError, RecursionError) as mistake:  # RecursionError: JSON nested a thousand deep
+            self.complaints.append(f"{what}: {str(mistake) or 'is nested too deeply'}")
+            return None
+
+
+class _Parser(_Tried):
+    """One reading on its way to a Cluster."""
 
     def __init__(self, reading: Reading) -> None:
+        super().__init__()
         self.revision = reading.revision
         self.items = {item.key: item for item in reading.items}
-        self.complaints: list[str] = []
 
     def cluster(self) -> Cluster:
         initialize, leader = self.items.get(INITIALIZE), self.items.get(LEADER)
@@ -83,13 +98,6 @@ class _Parser:
         item = self.items.get(key)
         return None if item is None else self.tried(key, lambda: parse(item))
 
-    def tried(self, what: str, parse: Callable[[], T]) -> T | None:
-        try:
-            return parse()
-        except (ValueError, RecursionError) as mistake:  # RecursionError: JSON nested a thousand deep
-            self.complaints.append(f"{what}: {str(mistake) or 'is nested too deeply'}")
-            return None
-
     def leader(self, kv: KeyValue) -> LeaderKey:
         """A leader key without a name is still a leader key: nobody may think that it is free."""
         if not kv.value:
@@ -97,40 +105,47 @@ class _Parser:
         return LeaderKey(kv.value, kv.lease_id, kv.mod_revision)
 
     def member(self, kv: KeyValue) -> Member:
-        """A member whose value is garbage is still known by name, as stopped and without an address."""
-        name = kv.key.removeprefix(MEMBERS)
-        data = self.read(kv.key, lambda kv: _object(kv.value))
-        if data is None:
-            return Member(name, lease_id=kv.lease_id, revision=kv.mod_revision)
-        found = data
+        member, complaints = _member(kv)
+        self.complaints.extend(complaints)
+        return member
 
-        def field(key: str, convert: Callable[[object], T]) -> T | None:
-            value = found.get(key)
-            return None if value is None else self.tried(f"{kv.key}: {key}", lambda: convert(value))
 
-        role = field("role", _str) or "replica"
-        return Member(
-            name=name,
-            role="primary" if role == "master" else role,  # Patroni before 4
-            state=field("state", _str) or "stopped",
-            conn_url=field("conn_url", _str) or "",
-            api_url=field("api_url", _str) or "",
-            version=field("version", _str) or "",
-            timeline=field("timeline", _int),
-            xlog_location=field("xlog_location", _int),
-            receive_lsn=field("receive_lsn", _int),
-            replay_lsn=field("replay_lsn", _int),
-            replication_state=field("replication_state", _str),
-            tags=field("tags", _mapping) or {},
-            pending_restart=field("pending_restart_reason", _pending) or {},
-            paused=found.get("pause") is True,
-            checkpoint_after_promote=False if found.get("checkpoint_after_promote") is False else None,
-            scheduled_restart=field("scheduled_restart", _mapping),
-            problem=field("problem", _str) or "",
-            leaving=found.get("leaving_sync") is True,
-            lease_id=kv.lease_id,
-            revision=kv.mod_revision,
-        )
+@lru_cache(maxsize=64)  # of several members, one at a time publishes something new
+def _member(kv: KeyValue) -> tuple[Member, tuple[str, ...]]:
+    """And the complaints. A member whose value is garbage is still known by name, as stopped and without an address."""
+    name, parser = kv.key.removeprefix(MEMBERS), _Tried()
+    found = parser.tried(kv.key, lambda: _object(kv.value))
+    if found is None:
+        return Member(name, lease_id=kv.lease_id, revision=kv.mod_revision), tuple(parser.complaints)
+
+    def field(key: str, convert: Callable[[object], T]) -> T | None:
+        value = found.get(key)
+        return None if value is None else parser.tried(f"{kv.key}: {key}", lambda: convert(value))
+
+    role = field("role", _str) or "replica"
+    member = Member(
+        name=name,
+        role="primary" if role == "master" else role,  # Patroni before 4
+        state=field("state", _str) or "stopped",
+        conn_url=field("conn_url", _str) or "",
+        api_url=field("api_url", _str) or "",
+        version=field("version", _str) or "",
+        timeline=field("timeline", _int),
+        xlog_location=field("xlog_location", _int),
+        receive_lsn=field("receive_lsn", _int),
+        replay_lsn=field("replay_lsn", _int),
+        replication_state=field("replication_state", _str),
+        tags=field("tags", _mapping) or {},
+        pending_restart=field("pending_restart_reason", _pending) or {},
+        paused=found.get("pause") is True,
+        checkpoint_after_promote=False if found.get("checkpoint_after_promote") is False else None,
+        scheduled_restart=field("scheduled_restart", _mapping),
+        problem=field("problem", _str) or "",
+        leaving=found.get("leaving_sync") is True,
+        lease_id=kv.lease_id,
+        revision=kv.mod_revision,
+    )
+    return member, tuple(parser.complaints)
 
 
 # ---- values -> nouns: each raises ValueError with a sentence about the value -----------------------------------------------------
