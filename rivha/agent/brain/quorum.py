@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 
 _NAME = r'"(?:[^"]|"")+"|\*|[A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_$\u0080-\U0010ffff]*|\d+'
 _ANY = re.compile(rf"\s*ANY\s+(\d+)\s*\(\s*((?:{_NAME})(?:\s*,\s*(?:{_NAME}))*)\s*\)\s*", re.IGNORECASE)
@@ -52,7 +51,6 @@ class Names:
         return f"ANY {self.number} ({','.join(quoted)})"
 
     @staticmethod
-    @lru_cache(maxsize=64)
     def parse(text: str) -> Names | None:
         """The setting read back. None: it does not mean ANY (priority lists, typing errors), or asks for more than it names."""
         if not text.strip():
