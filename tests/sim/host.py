@@ -162,6 +162,7 @@ class Host:
         self.kill_agent()
         self.instance.die(power=True)
         self.instance.trouble.hung = False
+        self.world.ends.pop((self.name, "hung"), None)
         self.on = False
 
     def power_on(self) -> None:

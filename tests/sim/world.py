@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import math
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextvars import copy_context
 
 import structlog
@@ -60,6 +61,7 @@ class World:
         self.lasts_s = 0.0  # a story's length: so long after it began, at the earliest, all is healed
         self.healed = False
         self.traps: list[traps.Trap] = []
+        self.ends: dict[Hashable, float] = {}  # of faults that last: when the last of those that overlap does
         self.context = copy_context()  # nobody's: what the world does itself goes on when agents freeze and die
         self.transcript = Transcript(keep=transcript, time=self.loop.time)
         self.note = self.transcript.note
@@ -153,6 +155,12 @@ class World:
     def later(self, seconds: float, callback: Callable[..., None], *args: object) -> asyncio.TimerHandle:
         """The world's own doing: it happens although the agent that set it off freezes or dies."""
         return self.loop.call_later(seconds, callback, *args, context=self.context)
+
+    def for_a_while(self, what: Hashable, seconds: float, undo: Callable[[], object]) -> None:
+        """Undoes what a fault did to `what`, when the last of those that overlap has ended. math.inf: only healing does."""
+        ends = self.ends[what] = max(self.ends.get(what, 0.0), self.loop.now + seconds)
+        if ends < math.inf:
+            self.later(seconds, lambda: undo() if self.loop.now >= self.ends.get(what, 0.0) else None)
 
     def wall(self) -> float:
         """Of a clock that is right."""

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tests.sim import wrong_network
 from tests.sim.network import ETCD
+from tests.sim.server import Trouble
 
 if TYPE_CHECKING:
     from tests.sim.host import Host
     from tests.sim.world import World
+
+
+def troubled(world: World, host: Host, name: str, value: object, seconds: float) -> None:
+    """That `Trouble` of its Postgres, for so long."""
+    setattr(host.instance.trouble, name, value)
+    world.for_a_while((host.name, name), seconds, lambda: setattr(host.instance.trouble, name, getattr(Trouble(), name)))
 
 
 def postmaster_killed(world: World, host: Host, _: float) -> None:
@@ -18,7 +27,7 @@ def postmaster_killed(world: World, host: Host, _: float) -> None:
 
 def power_off(world: World, host: Host, seconds: float) -> None:
     host.power_off()
-    world.later(seconds, host.power_on)
+    world.for_a_while((host.name, "power"), seconds, host.power_on)
 
 
 def agent_killed(world: World, host: Host, _: float) -> None:
@@ -33,40 +42,29 @@ def agent_told_to_end(world: World, host: Host, seconds: float) -> None:
 
 def agent_frozen(world: World, host: Host, seconds: float) -> None:
     """Its Postgres runs on, and nobody fences it: no watchdog yet (issue 4). HAProxy takes it out of routing."""
-    if host.agent_runs and not host.frozen_agent:
+    if host.agent_runs:
         host.freeze_agent()
-        process = host.process
-        world.later(seconds, lambda: host.thaw_agent() if host.process == process and host.frozen_agent else None)
+        mine = host.process
+        world.for_a_while((mine, "frozen"), seconds, lambda: host.thaw_agent() if host.process == mine and host.frozen_agent else None)
 
 
 def host_frozen(world: World, host: Host, seconds: float) -> None:
     """The whole machine stands still: agent and Postgres."""
-    if host.agent_runs and not host.frozen_agent:
-        host.freeze_agent()
-        trouble, process = host.instance.trouble, host.process
-        trouble.hung = True
-
-        def thaw() -> None:
-            trouble.hung = False
-            if host.process == process and host.frozen_agent:
-                host.thaw_agent()
-
-        world.later(seconds, thaw)
+    if host.agent_runs:
+        troubled(world, host, "hung", True, seconds)
+        agent_frozen(world, host, seconds)
 
 
 def suspended(world: World, host: Host, seconds: float) -> None:
     """A machine that stood still wakes up, and its network to etcd only later: what was answered before it slept is all it knows."""
-    if host.agent_runs and not host.frozen_agent:
+    if host.agent_runs:
         host_frozen(world, host, seconds)
         pairs = {(host.name, ETCD), (ETCD, host.name)}
-        world.later(0.01, lambda: world.network.cuts.update(pairs))  # what is on its way still arrives
-        world.later(2 * seconds + 5.0, lambda: world.network.cuts.difference_update(pairs))
+        world.later(0.01, wrong_network.cut, world, pairs, 2 * seconds + 4.99)  # what is on its way still arrives
 
 
 def postgres_hung(world: World, host: Host, seconds: float) -> None:
-    trouble = host.instance.trouble
-    trouble.hung = True
-    world.later(seconds, lambda: setattr(trouble, "hung", False))
+    troubled(world, host, "hung", True, seconds)
 
 
 def slow_start(world: World, host: Host, seconds: float) -> None:
@@ -91,7 +89,7 @@ def slow_replay(world: World, host: Host, number: float) -> None:
 def slow_flush(world: World, host: Host, number: float) -> None:
     """A standby's disk: what it received is lost with the power for a while, and counts for no commit yet."""
     for h in world.hosts.values():
-        h.instance.trouble.flush_s = number / 20.0
+        troubled(world, h, "flush_s", number / 20.0, math.inf)
 
 
 def slow_checkpoint(world: World, host: Host, seconds: float) -> None:
@@ -110,7 +108,7 @@ def disk_full(world: World, host: Host, seconds: float) -> None:
     """Postgres panics at its next write, and does not start."""
     disk = host.instance.disk
     disk.full = True
-    world.later(seconds, lambda: setattr(disk, "full", False))
+    world.for_a_while((host.name, "full"), seconds, lambda: setattr(disk, "full", False))
 
 
 def crash_loop(world: World, host: Host, seconds: float) -> None:
@@ -134,15 +132,13 @@ def disk_lost(world: World, host: Host, seconds: float) -> None:
     host.power_off()
     host.instance.disk.wipe()
     host.cached = None
-    world.later(seconds, host.power_on)
+    world.for_a_while((host.name, "power"), seconds, host.power_on)
 
 
 def data_unmounted(world: World, host: Host, seconds: float) -> None:
     """Postgres dies of it, and what is left must neither be started nor filled."""
-    trouble = host.instance.trouble
-    trouble.unmounted = True
+    troubled(world, host, "unmounted", True, seconds)
     host.instance.die()
-    world.later(seconds, lambda: setattr(trouble, "unmounted", False))
 
 
 def clock_drifts(world: World, host: Host, number: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,16 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 
+def cut(world: World, pairs: Iterable[tuple[str, str]], seconds: float) -> None:
+    """Nothing passes from the first of each pair to the second, for so long."""
+    for pair in sorted(pairs):
+        world.network.cuts.add(pair)
+        world.for_a_while(("cut", pair), seconds, functools.partial(world.network.cuts.discard, pair))
+
+
 def _cut(world: World, host: str, others: Iterable[str], seconds: float) -> None:
-    """Both ways, for so long."""
-    pairs = {pair for other in others for pair in ((host, other), (other, host))}
-    world.network.cuts |= pairs
-    world.later(seconds, lambda: world.network.cuts.difference_update(pairs))
+    """Both ways."""
+    cut(world, [pair for other in others for pair in ((host, other), (other, host))], seconds)
 
 
 def cut_from_etcd(world: World, host: Host, seconds: float) -> None:
@@ -32,8 +38,7 @@ def all_cut_from_etcd(world: World, _: Host, seconds: float) -> None:
 
 def cut_one_way(world: World, host: Host, seconds: float) -> None:
     """Its requests to etcd arrive, the answers do not."""
-    world.network.cut(ETCD, host.name, one_way=True)
-    world.later(seconds, lambda: world.network.cuts.discard((ETCD, host.name)))
+    cut(world, [(ETCD, host.name)], seconds)
 
 
 def cut_from_all(world: World, host: Host, seconds: float) -> None:
@@ -64,7 +69,7 @@ def etcd_down(world: World, _: Host, seconds: float) -> None:
         world.store.up = True
         world.store.change_leader()
 
-    world.later(seconds, up)
+    world.for_a_while("etcd", seconds, up)
 
 
 def etcd_elects(world: World, _: Host, __: float) -> None:
@@ -86,23 +91,26 @@ def etcd_wiped(world: World, _: Host, __: float) -> None:
 def requests_late(world: World, _: Host, seconds: float) -> None:
     """etcd carries out what its sender has long given up."""
     world.network.late = 0.3
-    world.later(seconds, lambda: setattr(world.network, "late", 0.0))
+    world.for_a_while("late", seconds, lambda: setattr(world.network, "late", 0.0))
 
 
 def messages_lost(world: World, _: Host, seconds: float) -> None:
     world.network.loss = 0.2
-    world.later(seconds, lambda: setattr(world.network, "loss", 0.0))
+    world.for_a_while("loss", seconds, lambda: setattr(world.network, "loss", 0.0))
 
 
 def slow_network(world: World, _: Host, seconds: float) -> None:
-    world.network.slow = 100.0
-    world.later(seconds, lambda: setattr(world.network, "slow", 1.0))
+    _slow(world, 100.0, seconds)
 
 
 def crawling_network(world: World, _: Host, seconds: float) -> None:
     """Half a second to two, one way: at the budgets' edge."""
-    world.network.slow = 1000.0
-    world.later(seconds, lambda: setattr(world.network, "slow", 1.0))
+    _slow(world, 1000.0, seconds)
+
+
+def _slow(world: World, factor: float, seconds: float) -> None:
+    world.network.slow = factor
+    world.for_a_while("slow", seconds, lambda: setattr(world.network, "slow", 1.0))
 
 
 def deaf_watch(world: World, host: Host, _: float) -> None:

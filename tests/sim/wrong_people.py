@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from rivha.dcs import records, writes
 from rivha.dcs.base import Delete, Put
+from tests.sim import wrong_machines
 
 if TYPE_CHECKING:
     from tests.sim.host import Host
@@ -51,7 +52,7 @@ def request_withdrawn(world: World, _: Host, __: float) -> None:
 
 def pause(world: World, _: Host, seconds: float) -> None:
     edit_config(world, pause=True)
-    world.later(seconds, lambda: edit_config(world, pause=False))
+    world.for_a_while("pause", seconds, lambda: edit_config(world, pause=False))
 
 
 def ttl_edited(world: World, _: Host, number: float) -> None:
@@ -63,23 +64,24 @@ def ttl_edited(world: World, _: Host, number: float) -> None:
 def names_edited(world: World, _: Host, seconds: float) -> None:
     """Synchronous replication of the operator's own making: commits wait for any one standby, for a while."""
     edit_config(world, postgresql={"parameters": {"synchronous_standby_names": "ANY 1 (*)"}})
-    world.later(seconds, lambda: edit_config(world, postgresql={}))
+    world.for_a_while("names", seconds, lambda: edit_config(world, postgresql={}))
 
 
 def config_edited_on_a_slow_disk(world: World, host: Host, seconds: float) -> None:
     """The tick writes configuration files: on a disk that hangs it hangs too, and only the fence is left."""
-    trouble = host.instance.trouble
-    trouble.files_s = 3 * seconds
+    wrong_machines.troubled(world, host, "files_s", 3 * seconds, seconds)
     edit_config(world, hang_timeout=round(10 + seconds, 3))
-    world.later(seconds, lambda: setattr(trouble, "files_s", 0.0))
 
 
 def tags_edited(world: World, host: Host, seconds: float) -> None:
     """nofailover, and back: a file that is read again on SIGHUP."""
-    base = host.core.tick.base if host.core is not None else None
-    if base is not None:
-        retag(host, {"nofailover": True})
-        world.later(seconds, lambda: retag(host, base.tags))
+    tagged(world, host, {"nofailover": True}, seconds)
+
+
+def tagged(world: World, host: Host, tags: Mapping[str, object], seconds: float) -> None:
+    """For so long; then what it was started with."""
+    retag(host, tags)
+    world.for_a_while((host.name, "tags"), seconds, lambda: retag(host, world.shape.tags.get(host.name, {})))
 
 
 def retag(host: Host, tags: object) -> None:

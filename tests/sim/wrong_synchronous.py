@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rivha.dcs import records, writes
-from tests.sim import wrong_people
+from tests.sim import wrong_machines, wrong_network, wrong_people
 from tests.sim.network import AGENT, ETCD, POSTGRES
 from tests.sim.server import CHECKPOINTER
 
@@ -47,23 +47,19 @@ def slow_reload(world: World, host: Host, number: float) -> None:
     processes = [CHECKPOINTER, *(name for name in sorted(world.hosts) if name != leader.name)]
     taker, takers = processes[int(number * 31) % len(processes)], leader.instance.trouble.late_takers
     takers[taker] = 0.75 * number
-    world.later(3 * number, lambda: takers.pop(taker, None))
+    world.for_a_while((leader.name, "takes", taker), 3 * number, lambda: takers.pop(taker, None))
 
 
 def one_flushes_slowly(world: World, host: Host, number: float) -> None:
     """One standby's disk: received, and for up to five seconds not safe there."""
     name = host.name if host.name != _leader(world) else _other(world, host.name, number)
-    trouble = world.instances[name].trouble
-    trouble.flush_s = number / 4.0
-    world.later(2 * number, lambda: setattr(trouble, "flush_s", 0.0))
+    wrong_machines.troubled(world, world.hosts[name], "flush_s", number / 4.0, 2 * number)
 
 
 def one_reports_late(world: World, host: Host, number: float) -> None:
     """What it has flushed is told late, though it lives and streams: up to six seconds, longer than the sender waits."""
     name = host.name if host.name != _leader(world) else _other(world, host.name, number)
-    trouble = world.instances[name].trouble
-    trouble.report_s = number * 0.3
-    world.later(2 * number, lambda: setattr(trouble, "report_s", 0.0))
+    wrong_machines.troubled(world, world.hosts[name], "report_s", number * 0.3, 2 * number)
 
 
 def waits_cancelled(world: World, host: Host, seconds: float) -> None:
@@ -83,45 +79,40 @@ def waits_cancelled(world: World, host: Host, seconds: float) -> None:
 # ---- the network
 
 
-def _for_a_while(world: World, pairs: set[tuple[str, str]], seconds: float) -> None:
-    world.network.cuts |= pairs
-    world.later(seconds, lambda: world.network.cuts.difference_update(pairs))
-
-
 def one_cut_from_leader(world: World, host: Host, seconds: float) -> None:
     """Everything else is well: a voter that neither streams nor hears the leader's agent."""
     leader = _leader(world)
     other = host.name if host.name != leader else _other(world, leader, seconds)
-    _for_a_while(world, {(leader, other), (other, leader)}, seconds)
+    wrong_network.cut(world, {(leader, other), (other, leader)}, seconds)
 
 
 def one_way_between(world: World, host: Host, seconds: float) -> None:
     """Packets pass one way only between two hosts."""
     other = _other(world, host.name, seconds)
-    _for_a_while(world, {(host.name, other) if seconds < 10.0 else (other, host.name)}, seconds)
+    wrong_network.cut(world, {(host.name, other) if seconds < 10.0 else (other, host.name)}, seconds)
 
 
 def agents_unheard(world: World, host: Host, seconds: float) -> None:
     """A firewall between agents: nobody's probes are answered, and that alone must not convict anybody."""
-    _for_a_while(world, {(a, f"{b}{AGENT}") for a in world.hosts for b in world.hosts}, seconds)
+    wrong_network.cut(world, {(a, f"{b}{AGENT}") for a in world.hosts for b in world.hosts}, seconds)
 
 
 def leaders_agent_unheard(world: World, host: Host, seconds: float) -> None:
     """The same for the leader's only, which is cut off from etcd too: it lives, streams, and both witnesses speak against it."""
     leader = _leader(world)
     pairs = {(name, f"{leader}{AGENT}") for name in world.hosts}
-    _for_a_while(world, pairs | {(leader, ETCD), (ETCD, leader)}, seconds)
+    wrong_network.cut(world, pairs | {(leader, ETCD), (ETCD, leader)}, seconds)
 
 
 def leaders_postgres_unheard(world: World, host: Host, seconds: float) -> None:
     """A firewall before the leader's Postgres: agents talk, nothing streams."""
     leader = _leader(world)
-    _for_a_while(world, {(name, f"{leader}{POSTGRES}") for name in world.hosts}, seconds)
+    wrong_network.cut(world, {(name, f"{leader}{POSTGRES}") for name in world.hosts}, seconds)
 
 
 def _late(world: World, key: str, seconds: float) -> None:
     world.network.late_keys.add(key)
-    world.later(seconds, lambda: world.network.late_keys.discard(key))
+    world.for_a_while(("late", key), seconds, lambda: world.network.late_keys.discard(key))
 
 
 def sync_lands_late(world: World, _: Host, seconds: float) -> None:
@@ -136,19 +127,15 @@ def pledges_land_late(world: World, _: Host, seconds: float) -> None:
 
 def standbys_restart_without_etcd(world: World, host: Host, number: float) -> None:
     """etcd is gone for most of a minute, and the standbys' machines start anew meanwhile, one after another."""
-    world.store.up = False
-    lasts_s = 25.0 + number
-
-    def up() -> None:
-        world.store.up = True
-        world.store.change_leader()
-
-    world.later(lasts_s, up)
+    wrong_network.etcd_down(world, host, 25.0 + number)
     leader = _leader(world)
     for n, name in enumerate(name for name in sorted(world.hosts) if name != leader):
-        standby, off_s = world.hosts[name], 1.0 + number / 4.0
-        world.later(3.0 + 8.0 * n, lambda standby=standby: standby.power_off())
-        world.later(3.0 + 8.0 * n + off_s, lambda standby=standby: standby.power_on())
+        world.later(3.0 + 8.0 * n, _power_off, world, world.hosts[name], 1.0 + number / 4.0)
+
+
+def _power_off(world: World, host: Host, seconds: float) -> None:
+    if not world.healed:
+        wrong_machines.power_off(world, host, seconds)
 
 
 # ---- people
@@ -161,10 +148,7 @@ def mode_edited(world: World, _: Host, number: float) -> None:
 
 def nosync_for_a_while(world: World, host: Host, seconds: float) -> None:
     """A tag that takes a standby out of the voters, and back."""
-    base = host.core.tick.base if host.core is not None else None
-    if base is not None:
-        wrong_people.retag(host, {**base.tags, "nosync": True})
-        world.later(seconds, lambda: wrong_people.retag(host, base.tags))
+    wrong_people.tagged(world, host, {**host.tags, "nosync": True}, seconds)
 
 
 def failover_with_loss(world: World, host: Host, _: float) -> None:
