@@ -97,7 +97,7 @@ def random_script(
     while at < seconds:
         kind = rng.choice(rng.choices(groups, weights)[0])
         host = LEADER if rng.random() < 0.6 else rng.choice(hosts)
-        fault = Fault(at, kind, host, rng.uniform(0.1, 20.0))
+        fault = Fault(round(at, 3), kind, host, round(rng.uniform(0.1, 20.0), 3))  # as it is written: a story of it is the same run
         if not any(kind.startswith(name) for name in without):
             script.append(fault)
         at += pace * rng.choice((0.02, 0.1, 0.5, 2.0, 5.0, 12.0, 20.0)) * rng.uniform(0.5, 1.5)

@@ -58,6 +58,7 @@ class World:
         own = faults.random_script(random.Random(f"faults of {seed}"), list(self.hosts), chaos_s, self.shape.beyond, shares)
         self.script = own if script is None else script
         self.whole_at = 0.0  # when the cluster first was, and faults began
+        self.over_at = 0.0  # when it was judged: what ends after that is no part of the run
         self.lasts_s = 0.0  # a story's length: so long after it began, at the earliest, all is healed
         self.healed = False
         self.traps: list[traps.Trap] = []
@@ -85,10 +86,12 @@ class World:
         gc.disable()  # a collection would run `finally` of killed processes at some moment that no seed decides
         try:
             self.loop.on_mishap = functools.partial(self.broken, "nobody caught an error")
-            self.loop.run_until_complete(self._live())
-            self.loop.on_mishap = void
-            self.loop.run_until_complete(self._tear_down())
-            self.loop.close()
+            try:
+                self.loop.run_until_complete(self._live())
+            finally:
+                self.loop.on_mishap = void
+                self.loop.run_until_complete(self._tear_down())
+                self.loop.close()
         finally:
             structlog.reset_defaults()
             if gc_was_on:
@@ -117,6 +120,7 @@ class World:
         for host in self.hosts.values():
             host.tell_rules()
         verdict.judge(self.laws)
+        self.over_at = self.loop.now
 
     async def _tear_down(self) -> None:
         """Ends every task in an orderly way, of dead and frozen processes too; nothing that happens now counts."""
