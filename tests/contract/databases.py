@@ -63,6 +63,16 @@ class Node(Protocol):
 
     async def pause_replay(self) -> None: ...
 
+    async def hold_promotion(self) -> None:
+        """A promotion that is asked for now does not end before `let_promotion_end`. Of a standby that streams from nobody."""
+        ...
+
+    async def is_being_promoted(self) -> bool:
+        """Postgres was asked to, and held up."""
+        ...
+
+    def let_promotion_end(self) -> None: ...
+
     async def session(self) -> Session: ...
 
     def kill_postmaster(self) -> object: ...
@@ -186,6 +196,16 @@ class ModelNode:
 
     async def pause_replay(self) -> None:
         self._i.replay_paused = True
+
+    async def hold_promotion(self) -> None:
+        self._i.trouble.promote_s = AGES_S
+
+    async def is_being_promoted(self) -> bool:
+        await asyncio.sleep(0.01)
+        return self._i.promoting
+
+    def let_promotion_end(self) -> None:
+        self._i.trouble.promote_s = 0.0
 
     async def session(self) -> Session:
         return ModelSession(self._i)

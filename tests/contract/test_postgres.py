@@ -297,6 +297,32 @@ async def test_a_promoted_standby_is_writable_on_a_new_timeline(nodes: Databases
 
 
 @contract
+async def test_who_is_being_promoted_streams_from_nobody_although_it_is_told_to(nodes: Databases):
+    """An agent that begins in the middle of a promotion may send the Postgres that it finds, still a standby, after the leader of now."""
+    a = await nodes.primary()
+    b = await nodes.standby(of=a)
+    await commit(a, "before")
+    await caught_up(b, a)
+    end = await b.server.freeze()
+    await b.hold_promotion()
+    promoting = asyncio.create_task(b.server.promote())
+    await eventually(b.is_being_promoted)
+    await b.again().server.follow(a.upstream)
+    await commit(a, "after")
+    await asyncio.sleep(0.5)  # it would connect at once
+    assert not (await b.status()).streaming
+    b.let_promotion_end()
+    await promoting
+    assert not (await a.status()).replication
+    assert (await b.status()).role is Role.PRIMARY
+    assert await has(b, "before")
+    assert not await has(b, "after")
+    ((timeline, lsn),) = [(line.timeline, line.lsn) for line in await b.server.timelines()]
+    assert timeline == 1
+    assert lsn <= end.lsn
+
+
+@contract
 async def test_follow_changes_the_upstream_without_a_restart(nodes: Databases):
     a = await nodes.primary()
     b = await nodes.standby(of=a, name="b")

@@ -77,6 +77,16 @@ class Node:
     async def pause_replay(self) -> None:
         await self.sql("SELECT pg_wal_replay_pause()")
 
+    async def hold_promotion(self) -> None:
+        """The startup process, which ends the recovery, stands still."""
+        os.kill(await self.sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup'"), signal.SIGSTOP)
+
+    async def is_being_promoted(self) -> bool:
+        return (self.data_dir / "promote").exists()  # the startup process takes it away
+
+    def let_promotion_end(self) -> None:
+        self.go_on()
+
     async def session(self) -> Session:
         return Session(self, await self._connect())
 

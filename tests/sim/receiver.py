@@ -51,7 +51,8 @@ class Receiver:
         """It tries again for ever, like the real one."""
         self._attempt = None
         i = self.i
-        if generation != i.generation or i.state is not State.RUNNING or i.role is not Role.STANDBY or self.upstream or not i.disk.upstream:
+        standby = generation == i.generation and i.state is State.RUNNING and i.role is Role.STANDBY and not i.promoting
+        if not standby or self.upstream or not i.disk.upstream:
             return
         upstream = i.world.instances.get(i.disk.upstream)
         if upstream is None or i.trouble.hung or not self._may_stream(upstream):

@@ -56,6 +56,7 @@ class Instance:
         self.state, self.role = State.STOPPED, Role.UNKNOWN
         self.stopping = False  # a fast stop was heard: no sessions any more
         self.shut = False  # its shutdown checkpoint is written
+        self.promoting = False  # from when it was asked: it streams from nobody any more, whatever primary_conninfo says
         self.generation = 0  # of the process: what was under way for an older one is void
         self.trouble = Trouble()
         self.on_death: list[Callable[[], None]] = []
@@ -103,7 +104,7 @@ class Instance:
             self.disk.lose_power()
 
     def _end(self, state: State, *, quietly: bool = False) -> None:
-        self.state, self.stopping, self.replay_paused = state, False, False
+        self.state, self.stopping, self.promoting, self.replay_paused = state, False, False, False
         self.generation += 1
         self.receiver.drop(quietly=quietly)
         self.syncrep.end()
@@ -256,20 +257,26 @@ class Instance:
 
     async def promote(self) -> bool:
         """Replays all that lies here first. False when it died meanwhile."""
-        mine = self.generation
+        if self.role is not Role.STANDBY:
+            return True
+        self.promoting = True
         self.point_at("")
         self.replay_paused = False
         self.receiver.replay()
         while self.has_backlog:
             if not await self._lasts(LOOK_S):
                 return False
-        if not await self._lasts(self.trouble.promote_s) or self.role is not Role.STANDBY:
-            return self.generation == mine and self.role is Role.PRIMARY
+        began = self.world.loop.now
+        while (left_s := began + self.trouble.promote_s - self.world.loop.now) > 0:
+            if not await self._lasts(min(left_s, LOOK_S)):
+                return False
+        if self.role is not Role.STANDBY:
+            return True
         if self.disk.full:
             self.die()
             return False
         promoted(self.disk, "no recovery target specified")
-        self.role = Role.PRIMARY
+        self.role, self.promoting = Role.PRIMARY, False
         self.syncrep.senders.clear()  # a cascade's end with the recovery
         self._say(f"is promoted, timeline {self.disk.timeline}")
         self.append("end of recovery")
