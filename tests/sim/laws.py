@@ -26,6 +26,7 @@ GRACE_S = 3.0  # how long a switchover's candidate is waited for; whoever takes 
 STARTS, CRASH_LOOP_S = 8, 60.0  # more starts than this of one primary, in one term and so many seconds, are a loop
 LONG_AGO_S = 5.0
 HEARING_S = 1.0  # from hearing that a pause is over to having acted upon it
+ASKED_FOR = ("handover", "restart", "set_aside")  # jobs in which a paused node stops its Postgres
 JOBS = {"start": ("start", "restart", "bootstrap"), "win": ()}  # work that runs in jobs of another name
 
 
@@ -74,7 +75,7 @@ class Laws:
         if self.world.loop.now < self.void_until:
             return "etcd was wiped"
         if h.core is None or h.frozen_agent:
-            return "its agent does not run, and there is no watchdog yet (issue 4)"
+            return "its agent does not run, and the world has neither guard nor watchdog"
         if self.world.loop.now - h.well_since < policy.retry_timeout_s + policy.loop_wait_s + 1.5:
             return "its agent has just begun to look"
         if self.world.loop.now - self.lookout.paused_at.get(host, -HEARING_S) < HEARING_S or policy.paused:
@@ -94,6 +95,7 @@ class Laws:
             if (resigned := self.cluster().resigned) is not None:
                 self.world.doing(resigned.leader, "resign")
             self._nothing_runs_where_the_key_was_given_back()
+            self._what_was_handed_over_is_published()
         elif key.startswith(records.PLEDGES) and now is not None:
             self._a_pledge_is_true(key.removeprefix(records.PLEDGES))
         elif key.startswith(records.PLEDGES):
@@ -210,14 +212,23 @@ class Laws:
         instance, host = self.world.instances[winner], self.world.hosts[winner]
         if not instance.disk.system_id or instance.disk.marker:
             self.break_("a node without data leads", winner)
-        if instance.role is not Role.STANDBY or not instance.alive or (before.failover and before.failover.leader is None):
-            return  # its own primary goes on, or a person chose
+        if before.failover and before.failover.leader is None:
+            return  # a person chose
+        if instance.role is not Role.STANDBY or not instance.alive:
+            self._it_led_last(instance)  # its own primary goes on
+            return
         tags = (host.tags, self.world.shape.tags.get(winner, {}))  # one may just have been edited
         if all(barred(t) for t in tags):
             self.break_("a node with the tag nofailover was elected", winner)
         tail = next((line for line in before.history if line.timeline == instance.disk.timeline and line.lsn < instance.disk.end), None)
         if tail is not None:
             self.break_("an old primary's tail was elected", f"{winner} ends at {instance.disk.end}, its timeline at {tail.lsn}")
+
+    def _it_led_last(self, instance: Instance) -> None:
+        """Who takes the free key with its own primary: else what was acknowledged since is lost. A wiped etcd knows of nobody."""
+        last, wiped = self.leaders[-2:-1], self.world.happened["etcd_wiped"]
+        if last and last[0] != instance.host and not instance.disk.standby and not wiped:
+            self.break_("an old primary leads again although another has led since", f"{instance.host}, after {last[0]}")
 
     def _nothing_runs_where_the_key_was_given_back(self) -> None:
         """A leader resigns what it holds. What takes effect late may find a standby there, started since (`asked`), but no primary."""
@@ -227,6 +238,12 @@ class Laws:
         instance = self.world.instances[resigned.leader] if resigned else None
         if instance is not None and instance.alive and instance.role is not Role.STANDBY:
             self.break_("a primary runs where the key was given back", instance.host)
+
+    def _what_was_handed_over_is_published(self) -> None:
+        """With the resignation, lest whoever has all of it looks further ahead than any leader was, or lags for ever (HAZARDS C 40)."""
+        c = self.cluster()
+        if c.resigned is not None and c.optime < c.resigned.lsn:
+            self.break_("a hand-over did not publish where its WAL ends", f"{c.resigned.leader}: {c.optime}, stopped at {c.resigned.lsn}")
 
     def _a_pledge_is_true(self, host: str) -> None:
         """When a pledge appears, its writer streams from nobody and has exactly the WAL that it says."""
@@ -248,9 +265,12 @@ class Laws:
     # ---- Postgres
 
     def promoting(self, instance: Instance) -> None:
-        """Only who holds the leader key promotes, on a lease that lives by its own clock; paused, at a request only."""
+        """Only who holds the leader key promotes, on a lease that lives by its own clock; paused, at a request only.
+
+        No agent is excused: one that promotes runs, and has read that it won.
+        """
         leader = self.cluster().leader
-        if (leader is None or leader.name != instance.host) and not self.excuse(instance.host):
+        if (leader is None or leader.name != instance.host) and self.world.loop.now >= self.void_until:
             self.break_("promoted without leadership", f"{instance.host}, while {leader.name if leader else 'nobody'} leads")
         self._a_lease_lives(instance, "promoted")
         if self.world.hosts[instance.host].policy.paused and self.cluster().failover is None and not self._begun_before_the_pause(instance):
@@ -298,12 +318,14 @@ class Laws:
             held = {entry.ident for entry in self.world.instances[named].disk.wal}
             if old is not None and old.host == instance.host and old.ident not in held and named not in instance.syncrep.live():
                 self.break_("handed over to a standby that does not stream", f"{named} lacks row {old.number}")
-        if host.policy.paused and host.job == "stop" and not instance.disk.marker:
-            self.break_("stopped while paused", instance.host)
+        if host.policy.paused and instance.alive and host.job not in ASKED_FOR and not instance.disk.marker:
+            self.break_("stopped while paused", f"{instance.host}, by {host.job or 'the fence'}")
 
     def working(self, host: str, work: str) -> None:
-        """Long work runs in the job slot, one piece at a time."""
+        """Long work runs in the job slot, one piece at a time; while paused nothing is rewound or cloned."""
         job = self.world.hosts[host].job
+        if work in ("rewind", "clone") and self.world.hosts[host].policy.paused:
+            self.break_("replaced while paused", f"{host}: {work}")
         if work in ("pledge", "promote", "start", "clone", "rewind", "set_aside") and job not in JOBS.get(work, (work,)):
             self.break_("work outside the job slot", f"{host}: {work} in {job or 'no job'}")
 

@@ -7,6 +7,7 @@ nobody acknowledges a row that who may lead does not hold. Beyond the promise ar
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ FLOWS_S = 2.0  # a cluster in which nothing is wrong acknowledges something at l
 KEPT_S = 20.0  # of signs of life
 ON_THE_WAY_S, LAST_LOOK_S = 0.3, 0.8  # a question and its answer; from a candidate's last look to its winning transaction
 GONE_S = 30.0  # no fault that leaves a primary and its network in order lasts so long
+PREFERRED_S = 0.5  # how long a voter of higher priority is waited for, less what a clock may be wrong
 LATELY = 100  # acknowledged rows that each change of the voters is judged by
 
 
@@ -34,6 +36,7 @@ class SyncLaws(Laws):
     paused_at: float = math.inf  # when the pause in office began
     modes_at: float = 0.0  # when the configuration was last edited
     last: Acknowledged | None = None  # the last acknowledged row
+    stood_at: dict[str, float] = field(default_factory=dict)  # since when a pledge of that host has stood
     flowed: tuple[float, str, int] = (0.0, "", 0)  # when a row was acknowledged last, where, and by which start of that Postgres
     signs: dict[tuple[str, str], list[float]] = field(default_factory=dict)  # (leader, witness) -> when it was last seen to live
 
@@ -90,7 +93,25 @@ class SyncLaws(Laws):
             self.break_("a leader was deposed that lives", f"{winner} took over from {holder}, which answers it, though its key was gone")
 
     def _the_best_one_won(self, winner: str, before: Cluster) -> None:
-        """Any of those who hold every acknowledged commit may win: `_what_is_lost` says whether it did."""
+        """Any of those who hold every acknowledged commit may win (`_what_is_lost` says whether it did), after a moment for the preferred.
+
+        That is who has the higher failover_priority, and no less WAL or no pledge yet, by what the winner itself has read (HAZARDS B 28).
+        """
+        seen, mine = self.lookout.seen.get(winner, before), before.pledge(winner)
+        named = before.failover is not None or (before.resigned is not None and before.resigned.candidate is not None)
+        stood_s = self.world.loop.now - self.stood_at.get(winner, 0.0)
+        if mine is None or named or before.sync is None or winner not in before.sync.voters or not self.lookout.calm():
+            return
+        for member in (seen.member(name) for name in before.sync.voters - {winner}):
+            if member is None or barred(member.tags) or _priority(member.tags) <= _priority(self.world.hosts[winner].tags):
+                continue
+            other = seen.pledge(member.name)
+            waits = other is None and (member.state, member.role) == ("running", "replica")
+            ahead = other is not None and (other.timeline, other.lsn) >= (mine.timeline, mine.lsn)
+            if (waits or ahead) and stood_s < PREFERRED_S:
+                self.break_(
+                    "a lesser voter did not wait for one that is preferred", f"{winner} after {stood_s:.2f} s, before {member.name}"
+                )
 
     def _a_lease_lives(self, instance: Instance, what: str) -> None:
         """No lease is needed: what a primary acknowledges needs its voters."""
@@ -211,6 +232,8 @@ class SyncLaws(Laws):
 
     def wrote(self, key: str, now: KeyValue | None) -> None:
         super().wrote(key, now)
+        if key.startswith(records.PLEDGES):
+            self._stands(key.removeprefix(records.PLEDGES))
         if key == records.CONFIG:
             self.modes_at = self.world.loop.now
             config = self.cluster().config
@@ -222,6 +245,12 @@ class SyncLaws(Laws):
             self._the_rule_of_5("sync was written")
             self._voters_share_the_history()
             self._every_electing_set_holds(self.world.clients.acknowledged[-LATELY:], "after sync was written")
+
+    def _stands(self, host: str) -> None:
+        if self.cluster().pledge(host) is None:
+            self.stood_at.pop(host, None)
+        else:
+            self.stood_at.setdefault(host, self.world.loop.now)
 
     def _voters_share_the_history(self) -> None:
         """Who becomes a voter has a part of its leader's history: timelines' numbers alone tell nobody that it is another (decision 10)."""
@@ -271,6 +300,12 @@ class SyncLaws(Laws):
             if lost is not None:
                 self.break_("voters may elect who lacks acknowledged rows", f"{when}: {electing} lack row {lost.number}")
                 return
+
+
+def _priority(tags: Mapping[str, object]) -> int:
+    """failover_priority, said anew, like `barred`."""
+    priority = tags.get("failover_priority", 1)
+    return priority if isinstance(priority, int) else 1
 
 
 def told(sync: SyncState | None) -> str:

@@ -85,11 +85,17 @@ class Lookout:
     def answered(self, host: Host) -> None:
         """/primary was 200: for a standby it is so at the most as long as a look at Postgres counts as fresh (HAZARDS B 21)."""
         self.laws.answered(host.name)
+        self._nobody_is_sent_to_what_stops(host)
         view, now = host.core.desk.latest if host.core is not None else None, self.laws.world.loop.now
         if host.instance.role is not Role.STANDBY or not host.instance.alive or view is None:
             self.standby_since.pop(host.name, None)
         elif now - self.standby_since.setdefault(host.name, now) > freshness_limit_s(view) + AT_ONCE_S:
             self.laws.break_("/primary is answered for a standby", host.name)
+
+    def _nobody_is_sent_to_what_stops(self, host: Host) -> None:
+        """/primary says no before its Postgres begins to shut down (HAZARDS C 42); an operator's restart comes back at once."""
+        if host.instance.stopping and host.job != "restart":
+            self.laws.break_("/primary is answered while its Postgres shuts down", f"{host.name}, {host.job or 'the fence'}")
 
     def published(self, host: str) -> None:
         """A member key was written: does it say that the node can be compared with and copied from?"""

@@ -14,7 +14,7 @@ from rivha.agent.brain.view import Lease, View
 from rivha.dcs import writes
 from rivha.dcs.base import Delete, Txn
 from rivha.errors import DcsUnavailable
-from rivha.model import Outcome, Role
+from rivha.model import LeaderKey, Outcome, Role
 from tests.sim.planting import Garden
 
 # ---- time and the lease ----------------------------------------------------------------------------------------------------------
@@ -105,8 +105,16 @@ def rebound_lease_taken_for_granted(g: Garden) -> None:
 
 def a_live_lease_is_leadership(g: Garden) -> None:
     """Who renews a lease believes that the key still hangs on it (HAZARDS A 5)."""
-    g.put(property(lambda v: v.lease_is_live and v.cluster is not None), "i_lead", View)
-    g.put(property(lambda v: v.lease_is_live), "key_is_mine", View)
+    before = tick.Tick._look
+
+    async def look(self: tick.Tick) -> View:
+        v = await before(self)
+        if v.cluster is None or v.lease is None or not v.lease_is_live or v.key_is_mine:
+            return v
+        mine = LeaderKey(v.me, v.lease.lease_id, v.memory.last_term)
+        return replace(v, cluster=replace(v.cluster, leader=mine))
+
+    g.put(look, "_look", tick.Tick)
 
 
 # ---- what etcd says --------------------------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ class Shape:
     nodes: int = 3
     settings: Mapping[str, object] = field(default_factory=lambda: dict(SETTINGS))
     tags: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    settle_s: float = 120.0  # after the last fault, within which the laws of liveness must come true
+    settle_s: float = 60.0  # after the last fault, within which the laws of liveness must come true: the worst of 140 runs took 23
 
     @property
     def names(self) -> list[str]:
@@ -83,4 +83,4 @@ def of_seed(seed: int, nodes: int | None = None) -> Shape:
     tags: dict[str, Mapping[str, object]] = {}
     if rng.random() < 0.3:
         tags[f"db{rng.randint(1, nodes)}"] = rng.choice(({"nofailover": True}, {"failover_priority": 2}, {"failover_priority": 0}))
-    return Shape(nodes, settings, tags, 120.0 if settings["loop_wait"] != 10 else 240.0)
+    return Shape(nodes, settings, tags)
