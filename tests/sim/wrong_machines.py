@@ -22,19 +22,23 @@ def troubled(world: World, host: Host, name: str, value: object, seconds: float)
 
 
 def postmaster_killed(world: World, host: Host, _: float) -> None:
+    """`kill -9` of the postmaster: crash recovery follows at the next start."""
     host.instance.die()
 
 
 def power_off(world: World, host: Host, seconds: float) -> None:
+    """No power for so long: what was not flushed is gone."""
     host.power_off()
     world.for_a_while((host.name, "power"), seconds, host.power_on)
 
 
 def agent_killed(world: World, host: Host, _: float) -> None:
+    """`kill -9` of the agent: Postgres runs on, and systemd starts the agent again within a second."""
     host.kill_agent()
 
 
 def agent_told_to_end(world: World, host: Host, seconds: float) -> None:
+    """`systemctl stop` of the agent, which stops its Postgres and hands over, and `systemctl start` after so long."""
     if host.core is not None and not host.frozen_agent:
         host.core.stop()
         world.later(seconds, host.start_agent)
@@ -64,18 +68,22 @@ def suspended(world: World, host: Host, seconds: float) -> None:
 
 
 def postgres_hung(world: World, host: Host, seconds: float) -> None:
+    """Postgres lives and answers nothing for so long."""
     troubled(world, host, "hung", True, seconds)
 
 
 def slow_start(world: World, host: Host, seconds: float) -> None:
+    """Each start of its Postgres takes so long, until all is healed."""
     host.instance.trouble.start_s = seconds
 
 
 def slow_stop(world: World, host: Host, seconds: float) -> None:
+    """Each fast stop's checkpoint takes so long, until all is healed."""
     host.instance.trouble.stop_s = seconds
 
 
 def slow_promotion(world: World, host: Host, seconds: float) -> None:
+    """Each promotion takes so long, on all hosts, until all is healed."""
     for h in world.hosts.values():
         h.instance.trouble.promote_s = seconds
 
@@ -149,6 +157,7 @@ def clock_drifts(world: World, host: Host, number: float) -> None:
 
 
 def wall_clock_jumps(world: World, host: Host, number: float) -> None:
+    """Its wall clock jumps by up to ten minutes, back below 10 and on above."""
     host.wall_step += (number - 10.0) * 60.0
 
 

@@ -27,6 +27,7 @@ def _cut(world: World, host: str, others: Iterable[str], seconds: float) -> None
 
 
 def cut_from_etcd(world: World, host: Host, seconds: float) -> None:
+    """It does not reach etcd for so long, nor etcd it."""
     _cut(world, host.name, [ETCD], seconds)
 
 
@@ -42,14 +43,17 @@ def cut_one_way(world: World, host: Host, seconds: float) -> None:
 
 
 def cut_from_all(world: World, host: Host, seconds: float) -> None:
+    """It reaches no other host, no etcd and no client."""
     _cut(world, host.name, [*(h for h in world.hosts if h != host.name), ETCD, CLIENT], seconds)
 
 
 def cut_from_standbys(world: World, host: Host, seconds: float) -> None:
+    """It reaches etcd and the clients, but no other host."""
     _cut(world, host.name, [h for h in world.hosts if h != host.name], seconds)
 
 
 def cut_from_clients(world: World, host: Host, seconds: float) -> None:
+    """HAProxy and the clients do not reach it."""
     _cut(world, host.name, [CLIENT], seconds)
 
 
@@ -63,6 +67,7 @@ def split_in_two(world: World, host: Host, seconds: float) -> None:
 
 
 def etcd_down(world: World, _: Host, seconds: float) -> None:
+    """etcd has no quorum for so long; then it has a new leader, which extends every lease."""
     world.store.up = False
 
     def up() -> None:
@@ -73,7 +78,7 @@ def etcd_down(world: World, _: Host, seconds: float) -> None:
 
 
 def etcd_elects(world: World, _: Host, __: float) -> None:
-    """A new leader of etcd, which extends every lease."""
+    """etcd is without a leader for 1.5 s; the new one extends every lease."""
     etcd_down(world, _, 1.5)
 
 
@@ -95,11 +100,13 @@ def requests_late(world: World, _: Host, seconds: float) -> None:
 
 
 def messages_lost(world: World, _: Host, seconds: float) -> None:
+    """A fifth of the messages to and from etcd and between agents is lost."""
     world.network.loss = 0.2
     world.for_a_while("loss", seconds, lambda: setattr(world.network, "loss", 0.0))
 
 
 def slow_network(world: World, _: Host, seconds: float) -> None:
+    """Every message takes a hundred times as long: up to 0.2 s one way."""
     _slow(world, 100.0, seconds)
 
 
@@ -114,6 +121,7 @@ def _slow(world: World, factor: float, seconds: float) -> None:
 
 
 def deaf_watch(world: World, host: Host, _: float) -> None:
+    """Its agent's watch dies silently: only the beat tells it what is new."""
     if host.dcs is not None:
         host.dcs.deaf = True
 

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 MAKES_UP_HIS_MIND_S = 20.0
 
 
-def switchover(world: World, host: Host, number: float) -> None:
+def switchover(world: World, host: Host, _: float) -> None:
+    """An operator asks for a switchover to this host; to anybody, when it leads."""
     _ask_for_switchover(world, host, None)
 
 
 def switchover_later(world: World, host: Host, seconds: float) -> None:
-    """Scheduled; the operator's own clock is right."""
+    """An operator asks for a switchover at so many seconds from now; his own clock is right."""
     _ask_for_switchover(world, host, datetime.fromtimestamp(world.wall() + seconds, UTC).isoformat())
 
 
@@ -38,24 +39,28 @@ def _ask_for_switchover(world: World, host: Host, at: str | None) -> None:
         world.store.commit(writes.file_failover(c, leader, candidate, at))
 
 
-def manual_failover(world: World, host: Host, number: float) -> None:
+def manual_failover(world: World, host: Host, _: float) -> None:
+    """An operator asks for a failover to this host, unless it leads."""
     c = world.laws.cluster()
     if not c.failover_revision and not (c.leader and c.leader.name == host.name):
         world.store.commit(writes.file_failover(c, None, host.name, None))
 
 
 def request_withdrawn(world: World, _: Host, __: float) -> None:
+    """An operator takes back the request that is filed."""
     c = world.laws.cluster()
     if c.failover_revision:
         world.store.commit(writes.clear_failover(c))
 
 
 def pause(world: World, _: Host, seconds: float) -> None:
+    """An operator pauses the cluster, and resumes it after so long."""
     edit_config(world, pause=True)
     world.for_a_while("pause", seconds, lambda: edit_config(world, pause=False))
 
 
 def ttl_edited(world: World, _: Host, number: float) -> None:
+    """An operator sets the ttl: below 10 to what it was at first, from 10 on to twice that."""
     ttl = world.settings["ttl"]
     assert isinstance(ttl, int)
     edit_config(world, ttl=ttl if number < 10 else 2 * ttl)
@@ -74,7 +79,7 @@ def config_edited_on_a_slow_disk(world: World, host: Host, seconds: float) -> No
 
 
 def tags_edited(world: World, host: Host, seconds: float) -> None:
-    """nofailover, and back: a file that is read again on SIGHUP."""
+    """nofailover for so long, and back: a file that is read again on SIGHUP."""
     tagged(world, host, {"nofailover": True}, seconds)
 
 
@@ -90,11 +95,13 @@ def retag(host: Host, tags: object) -> None:
 
 
 def restart_asked(world: World, host: Host, _: float) -> None:
+    """An operator asks this host's agent to restart its Postgres."""
     if host.core is not None and not host.frozen_agent:
         world.loop.spawn(host.process, _ask(host, "restart"))
 
 
 def reinit_asked(world: World, host: Host, _: float) -> None:
+    """An operator asks this host's agent to clone its data anew."""
     if host.core is not None and not host.frozen_agent:
         world.loop.spawn(host.process, _ask(host, "reinitialize"))
 
@@ -105,18 +112,22 @@ async def _ask(host: Host, kind: str) -> None:
 
 
 def garbage_request(world: World, _: Host, seconds: float) -> None:
+    """Somebody writes what does not parse over the request for a failover, and mends it after so long."""
     _scrawl(world, records.FAILOVER, seconds)
 
 
 def garbage_config(world: World, _: Host, seconds: float) -> None:
+    """The same over the configuration."""
     _scrawl(world, records.CONFIG, seconds)
 
 
 def garbage_pledge(world: World, host: Host, seconds: float) -> None:
+    """The same over this host's pledge."""
     _scrawl(world, records.PLEDGES + host.name, seconds)
 
 
 def garbage_history(world: World, _: Host, seconds: float) -> None:
+    """The same over the history."""
     _scrawl(world, records.HISTORY, seconds)
 
 

@@ -142,7 +142,7 @@ def _power_off(world: World, host: Host, seconds: float) -> None:
 
 
 def mode_edited(world: World, _: Host, number: float) -> None:
-    """While all goes on."""
+    """An operator changes the synchronous mode, its number of standbys or its strictness: one of `MODES`, chosen by the number."""
     wrong_people.edit_config(world, **MODES[int(number * 31) % len(MODES)])
 
 
