@@ -7,128 +7,153 @@ import signal
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from typing import NoReturn
 
-from tests.sim import faults, stories
-from tests.sim.many import many
+from tests.sim import faults, report, stories, traps
+from tests.sim.many import judged, many, world_of
 from tests.sim.mutants import MUTANTS
 from tests.sim.planting import planted
-from tests.sim.shape import of_seed
-from tests.sim.shrink import Shrinker
+from tests.sim.shrink import shrink
 from tests.sim.world import World
 
-OTHER_WORLDS = 3
+INTERRUPTED = 128 + signal.SIGINT
+COMMANDS = ("seed", "many", "shrink", "story", "write_stories", "faults")
+BELONGS_TO = {  # what is said beside a command -> the commands that heed it
+    "first": ("many",),
+    "no_outages": ("many",),
+    "mutant": ("seed", "many", "shrink", "story"),
+    "script": ("seed",),
+    "as_story": ("seed",),
+    "nodes": ("seed", "many", "shrink"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, without the usage."""
+        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def main() -> int:
-    """The exit code: 0 no law was broken and every story goes as written, 1 else, 2 bad input."""
+    """The exit code: 0 no law was broken and every story goes as written, 1 else, 2 bad input, 130 Ctrl-C."""
     parser = _parser()
     o = parser.parse_args()
-    if o.mutant and o.write_stories:
-        parser.error("--write-stories does not write down what a mutant does")
+    _check(parser, o)
     try:
         if o.many is not None:
-            return many(o.first, o.many, o.nodes, o.mutant or "")
+            return many(o.first or 0, o.many, o.nodes, o.mutant or "", with_outages=not o.no_outages)
         with planted(MUTANTS[o.mutant].plant) if o.mutant else nullcontext():
             return _one_of_a_kind(o)
     except (OSError, UnicodeDecodeError, faults.ScriptError, stories.StoryError) as error:
         parser.error(str(error))
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def _one_of_a_kind(o: argparse.Namespace) -> int:
+    if o.faults:
+        return list_faults()
     if o.shrink is not None:
-        return shrink(o.shrink, o.nodes)
+        return shrink(o.shrink, o.nodes, o.mutant or "")
     if o.story is not None:
         return tell(o.story)
     if o.write_stories:
         return write_stories()
-    return one(o.seed, o.nodes, faults.parse(o.script.read_text()) if o.script else None)
+    world = world_of(o.seed, o.nodes, o.mutant or "", script=faults.parse(o.script.read_text()) if o.script else None, transcript=True)
+    return as_story(world, o.mutant) if o.as_story else one(world)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="scripts/sim", description="Runs the real agent in a simulated world.", allow_abbrev=False)
+    parser = Parser(prog="scripts/sim", description="Runs the real agent in a simulated world.", allow_abbrev=False)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--seed", type=int, metavar="N", help="one run, with its transcript")
     what.add_argument("--many", type=_count, metavar="N", help="that many seeds on all cores, with a report")
     what.add_argument("--shrink", type=int, metavar="N", help="the few faults that a failing seed needs, as a story")
     what.add_argument("--story", type=Path, metavar="FILE", help="tells a story, and shows what differs from how it is written")
     what.add_argument("--write-stories", action="store_true", help="writes down how all stories go now; read the diff before you commit it")
-    parser.add_argument("--from", dest="first", type=int, default=0, metavar="N", help="with --many: the first seed")
+    what.add_argument("--faults", action="store_true", help="what can go wrong, and what each number means")
+    parser.add_argument("--from", dest="first", type=int, metavar="N", help="with --many: the first seed")
+    parser.add_argument("--no-outages", action="store_true", help="with --many: without the single faults after the seeds")
     parser.add_argument("--mutant", type=_mutant, metavar="NAME", help="with this bug planted into the agent (mutants.py)")
     parser.add_argument("--script", type=Path, metavar="FILE", help="with --seed: these faults instead of the seed's own")
+    parser.add_argument("--as-story", action="store_true", help="with --seed: its faults and what comes of them as a story")
     parser.add_argument("--nodes", type=int, choices=(2, 3, 4, 5), help="instead of the seed's own number")
     return parser
 
 
+def _check(parser: argparse.ArgumentParser, o: argparse.Namespace) -> None:
+    """What would be ignored is refused."""
+    given = {name for name, value in vars(o).items() if value is not None and value is not False}
+    command = next(name for name in COMMANDS if name in given)
+    for name, heeded_by in BELONGS_TO.items():
+        if name in given and command not in heeded_by:
+            option = "--from" if name == "first" else f"--{name.replace('_', '-')}"
+            parser.error(f"{option} goes with {' and '.join(f'--{other}' for other in heeded_by)}, not with --{command.replace('_', '-')}")
+    if o.nodes and o.mutant and MUTANTS[o.mutant].script and not o.script:
+        parser.error(f"--nodes: the mutant {o.mutant} has a script, and a cluster of its own for it")
+
+
 def _mutant(text: str) -> str:
     if text not in MUTANTS:
-        known = "\n".join(f"  {name}: {mutant.what}" for name, mutant in sorted(MUTANTS.items()))
-        raise argparse.ArgumentTypeError(f"no mutant is called {text!r}; there are\n{known}")
+        raise argparse.ArgumentTypeError(f"no mutant is called {text!r}{faults.nearest(text, MUTANTS, 'tests/sim/mutants.py')}")
     return text
 
 
 def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"{count} is no number of runs")
-    return count
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of runs")
+    return int(text)
 
 
-def one(seed: int, nodes: int | None, script: faults.Script | None) -> int:
-    shape = of_seed(seed, nodes)
-    faults.check_hosts(script or [], shape.names)
-    world = World(seed, shape, transcript=True, script=script)
-    broken = world.run()
-    sys.stdout.write("\n".join(world.lines) + "\n")
-    sys.stdout.write(f"seed {seed}: {world.shape}, {world.loop.now:.0f} virtual s, leaders {' '.join(world.laws.leaders)}\n")
-    sys.stdout.writelines(f"{law.strip()}\n" for law in broken)
+def one(world: World) -> int:
+    """What it told by then is printed too when Ctrl-C ends it."""
+    broken: list[str] = []
+    try:
+        broken = judged(world)
+    finally:
+        sys.stdout.write("\n".join(world.lines) + "\n")
+        sys.stdout.write(f"seed {world.seed}: {world.shape}, {world.loop.now:.0f} virtual s, leaders {' '.join(world.laws.leaders)}\n")
+    sys.stdout.write(report.of_laws(broken, world.laws.which))
     return 1 if broken else 0
 
 
-def shrink(seed: int, nodes: int | None) -> int:
-    """The story goes to the output, the progress elsewhere.
-
-    Without one fault all messages may take another time, and what was found is missed for that alone: so a script is tried in some worlds.
-    """
-    shape = of_seed(seed, nodes)
-    world = World(seed, shape)
-    if not world.run():
-        sys.stdout.write(f"seed {seed} breaks no law: there is nothing to shrink\n")
-        return 0
-    law, found_in = world.laws.which[0], seed
-    sys.stderr.write(f"{len(world.script)} faults break: {law}\n")
-
-    def fails(script: faults.Script) -> bool:
-        nonlocal found_in
-        for other in dict.fromkeys((found_in, seed, *range(OTHER_WORLDS))):
-            again = World(other, shape, script=script)
-            again.run()
-            if law in again.laws.which:
-                found_in = other
-                sys.stderr.write(f"  so do {len(script)}\n")
-                return True
-        return False
-
-    shrinker = Shrinker(fails)
-    script = shrinker.shrink(world.script)
-    sys.stderr.write(f"{len(script)} of {len(world.script)} faults are needed ({shrinker.runs} scripts tried)\n")
-    story = stories.Story(f"Seed {seed} broke: {law}", found_in, shape, jitter=True, script=tuple(script))
-    sys.stdout.write(str(story.told()))
-    return 1
+def as_story(world: World, mutant: str | None) -> int:
+    """`world` is only asked what it is about."""
+    world.loop.close()
+    about = f"Seed {world.seed}" + (f" with the mutant {mutant}" if mutant else "")
+    story = stories.Story(about, world.seed, world.shape, jitter=True, lasts_s=world.lasts_s, script=tuple(world.script)).told()
+    sys.stdout.write(str(story))
+    return 1 if story.broken else 0
 
 
 def tell(path: Path) -> int:
     story = stories.read(path)
     now = story.told()
     sys.stdout.write(str(now))
+    if now.broken:
+        sys.stderr.write(f"\n{len(now.broken)} times a law is broken, first:\n{now.broken[0]}\n")
     if story.transcript and (diff := story.differs(now)):
         sys.stderr.write(f"\nIt is written otherwise:\n{diff}\n")
         return 1
-    return 0
+    return 1 if now.broken else 0
 
 
 def write_stories() -> int:
-    for path in stories.rewrite():
+    done = stories.rewrite()
+    for path in done.changed:
         sys.stdout.write(f"changed: {path}\n")
+    for path in done.broken:
+        sys.stderr.write(f"a law is broken in {path}\n")
+    return 1 if done.broken else 0
+
+
+def list_faults() -> int:
+    """Of the traps only how their names are made: there are too many."""
+    for kind, fault in sorted(faults.KINDS.items()):
+        if kind not in faults.TRAPS and kind not in faults.SYNC_TRAPS:
+            sys.stdout.write(f"{kind:30} {faults.number(fault):8} {faults.about(fault)}\n")
+    sys.stdout.write("\nseconds: how long it lasts, where the text says nothing else; -: the number does not matter.\n")
+    sys.stdout.write(f"{traps.about()}\n")
     return 0
 
 

@@ -7,6 +7,8 @@ behind. `traps` makes more of them: a fault that strikes in the middle of a piec
 from __future__ import annotations
 
 import asyncio
+import difflib
+import inspect
 import random
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -52,10 +54,10 @@ class ScriptError(ValueError):
     """A script that does not parse, or names an unknown fault; the text says which line."""
 
 
-def parse(text: str) -> Script:
-    """One fault a line: `instant kind host number`; empty lines and # comments are skipped."""
+def parse(text: str, first: int = 1) -> Script:
+    """One fault a line: `instant kind host number`; empty lines and # comments are skipped. `first`: the number of the first line."""
     script = []
-    for n, line in enumerate(text.splitlines(), 1):
+    for n, line in enumerate(text.splitlines(), first):
         words = line.partition("#")[0].split()
         if not words:
             continue
@@ -63,7 +65,7 @@ def parse(text: str) -> Script:
             raise ScriptError(f"line {n}: should be `instant kind host number`, is {line!r}")
         at, kind, host, number = words
         if kind not in KINDS:
-            raise ScriptError(f"line {n}: no fault is called {kind!r}; there are {', '.join(sorted(KINDS))}")
+            raise ScriptError(f"line {n}: no fault is called {kind!r}{nearest(kind, KINDS, 'scripts/sim --faults')}")
         try:
             script.append(Fault(_seconds(at), kind, host, _seconds(number)))
         except ValueError as error:
@@ -71,11 +73,28 @@ def parse(text: str) -> Script:
     return sorted(script)
 
 
+def nearest(word: str, known: Collection[str], all_of_them: str) -> str:
+    """For the end of an error's text: what a slip of the pen may have meant, or where they are listed."""
+    near = difflib.get_close_matches(word, known, cutoff=0.75)
+    return f"; did you mean {' or '.join(near)}?" if near else f"; {all_of_them} lists them"
+
+
 def _seconds(text: str) -> float:
     """ValueError unless it is finite and not negative; nor more than an hour, lest a slip of the pen run for days."""
     if not 0.0 <= float(text) <= LONGEST_S:
         raise ValueError(f"instants and numbers go from 0 to {LONGEST_S:g}, {text} does not")
     return float(text)
+
+
+def about(kind: Kind) -> str:
+    """Its first sentence or so: what happens, and what its number means."""
+    return (inspect.getdoc(kind) or "").partition("\n")[0]
+
+
+def number(kind: Kind) -> str:
+    """What its number is: seconds, a number that the text explains, or `-` where it does not matter."""
+    name = list(inspect.signature(kind).parameters)[2]
+    return "-" if name.startswith("_") else name
 
 
 def check_hosts(script: Script, names: Collection[str]) -> None:

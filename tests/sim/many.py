@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import multiprocessing
+import os
 import random
+import signal
 import sys
 import time
-from collections import Counter
+import traceback
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from multiprocessing.pool import Pool
 
 from tests.sim import faults, mutants, report
 from tests.sim.faults import LEADER, Fault
@@ -19,9 +24,11 @@ from tests.sim.shape import QUORUM, SYNCHRONOUS, Shape, of_seed
 from tests.sim.world import World
 
 ALONE_S = 45.0  # how long a single fault is watched
-SCRIPT_S = 60.0  # and a mutant's script
 LASTS_S = 8.0  # a single fault that lasts
 RUNS_A_PROCESS = 25  # killed agents' tasks stay in memory until their process ends
+TELLS_EVERY_S = 10.0  # how far it is
+PR_SET_PDEATHSIG = 1  # prctl(2)
+BREAKDOWN = "the world broke down"
 
 
 @dataclass(slots=True)
@@ -43,26 +50,71 @@ class Result:
         self.failed |= other.failed
 
 
-def one(seed: int, nodes: int | None = None, mutant: str = "") -> Result:
-    m = mutants.MUTANTS[mutant] if mutant else None
-    if m is not None and m.script:
-        world = World(seed, m.shape, script=faults.parse(m.script.replace(";", "\n")))
-        world.lasts_s = SCRIPT_S
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """One fault in a quiet cluster, and what it cost."""
+
+    kind: str
+    seed: int
+    outage_s: float
+    broken: list[str]
+
+
+def world_of(
+    seed: int, nodes: int | None = None, mutant: str = "", *, script: faults.Script | None = None, transcript: bool = False
+) -> World:
+    """What a seed plays, for --seed, --many and --shrink alike: by itself, for a mutant, or with a script in place of its own faults.
+
+    The mutant is not planted by that. Raises ScriptError when the script names a host that the seed's cluster does not have.
+    """
+    if script is not None:
+        shape = of_seed(seed, nodes)
+        faults.check_hosts(script, shape.names)
+        world = World(seed, shape, script=script)
+    elif mutant:
+        world = mutants.MUTANTS[mutant].world(seed, nodes)
     else:
         world = World(seed, of_seed(seed, nodes))
-    with planted(m.plant) if m is not None else nullcontext():
-        broken = world.run()
+    world.transcript.keep = transcript
+    return world
+
+
+def judged(world: World) -> list[str]:
+    """The laws that its run broke. An error of the world's own is told as one more: other runs go on, and the transcript is kept."""
+    try:
+        return world.run()
+    except Exception:  # noqa: BLE001 - whatever it is, it is this run's failure
+        return [f"{BREAKDOWN}\n{traceback.format_exc()}", *world.laws.broken]
+
+
+def one(seed: int, nodes: int | None = None, mutant: str = "") -> Result:
+    world = world_of(seed, nodes, mutant)
+    with planted(mutants.MUTANTS[mutant].plant) if mutant else nullcontext():
+        broken = judged(world)
     failed = {seed: broken} if broken else {}
     return Result(1, world.loop.now, len(world.clients.acknowledged), world.laws.changes, world.happened, world.rules, failed)
 
 
+def workers() -> Pool:
+    return multiprocessing.Pool(initializer=_end_with, initargs=(os.getpid(),), maxtasksperchild=RUNS_A_PROCESS)
+
+
+def _end_with(parent: int) -> None:
+    """A worker that waits for work would wait for ever when its parent is killed. Ctrl-C is the parent's to tell of."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before that was said
+            os._exit(1)
+
+
 def results(seeds: Iterable[int], nodes: int | None = None, mutant: str = "") -> Iterator[Result]:
     """In the order in which they end."""
-    with multiprocessing.Pool(maxtasksperchild=RUNS_A_PROCESS) as pool:
+    with workers() as pool:
         yield from pool.imap_unordered(functools.partial(one, nodes=nodes, mutant=mutant), seeds)
 
 
-def alone(task: tuple[str, int], *, synchronous: bool = False, lasts_s: float = LASTS_S) -> tuple[str, float]:
+def alone(task: tuple[str, int], *, synchronous: bool = False, lasts_s: float = LASTS_S) -> Alone:
     """One fault in a quiet cluster of three: the longest time in which no write was acknowledged, in virtual seconds.
 
     The bootstrap, in which nobody can write either, does not count. A client writes every quarter of a second.
@@ -71,29 +123,72 @@ def alone(task: tuple[str, int], *, synchronous: bool = False, lasts_s: float = 
     at = 2.0 + random.Random(seed).random()  # somewhere between two beats
     world = World(seed, Shape(settings=dict(QUORUM)) if synchronous else Shape(), script=[Fault(at, kind, LEADER, lasts_s)])
     world.lasts_s = ALONE_S
-    world.run()
-    return kind, world.clients.longest_outage_s(world.whole_at)
+    broken = judged(world)
+    return Alone(kind, seed, world.clients.longest_outage_s(world.whole_at), broken)
 
 
-def outages(each: int, *, synchronous: bool = False) -> dict[str, list[float]]:
+def outages(each: int, *, synchronous: bool = False) -> Iterator[Alone]:
     """Of every kind but the traps, which wait for what may not come."""
     kinds = sorted({**faults.MACHINES, **faults.NETWORK, **faults.PEOPLE, **(faults.SYNCHRONOUS if synchronous else {})})
-    task = functools.partial(alone, synchronous=synchronous)
-    found: dict[str, list[float]] = {kind: [] for kind in kinds}
-    with multiprocessing.Pool(maxtasksperchild=RUNS_A_PROCESS) as pool:
-        for kind, seconds in pool.imap_unordered(task, [(kind, seed) for kind in kinds for seed in range(each)]):
-            found[kind].append(seconds)
-    return found
+    with workers() as pool:
+        task = functools.partial(alone, synchronous=synchronous)
+        yield from pool.imap_unordered(task, [(kind, seed) for kind in kinds for seed in range(each)])
 
 
-def many(first: int, count: int, nodes: int | None, mutant: str = "") -> int:
+class Progress:
+    """A line on stderr every TELLS_EVERY_S of the machine's time."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._done, self._next_at = what, 0, time.monotonic() + TELLS_EVERY_S
+
+    def step(self) -> None:
+        self._done += 1
+        if time.monotonic() >= self._next_at:
+            sys.stderr.write(f"{self._done} {self._what}\n")
+            self._next_at = time.monotonic() + TELLS_EVERY_S
+
+
+def many(first: int, count: int, nodes: int | None = None, mutant: str = "", *, with_outages: bool = True) -> int:
+    """The exit code. After Ctrl-C, too, what there is by then is told."""
     began, total = time.monotonic(), Result()
-    for result in results(range(first, first + count), nodes, mutant):
+    try:
+        _run_seeds(range(first, first + count), nodes, mutant, total)
+    finally:
+        _tell(report.of_runs(total, time.monotonic() - began, complete=not mutant and count >= report.ENOUGH))
+        if not mutant:
+            _tell(report.of_rules(total))
+    failed = bool(total.failed)
+    if with_outages and not mutant:
+        failed |= _run_outages(min(20, max(1, count // 20)), synchronous=first >= SYNCHRONOUS)
+    return int(failed)
+
+
+def _run_seeds(seeds: range, nodes: int | None, mutant: str, total: Result) -> None:
+    progress = Progress(f"of {len(seeds)} seeds")
+    for result in results(seeds, nodes, mutant):
+        progress.step()
         total.add(result)
         for seed, broken in result.failed.items():
-            sys.stdout.write(f"seed {seed}: {broken[0].strip()}\n")
-    sys.stdout.write(report.of_runs(total, time.monotonic() - began))
-    if not mutant:
-        found = outages(min(20, max(1, count // 20)), synchronous=first >= SYNCHRONOUS)
-        sys.stdout.write(report.of_rules(total) + report.of_outages(found))
-    return 1 if total.failed else 0
+            _tell(f"seed {seed}: {broken[0].strip()}")
+
+
+def _run_outages(each: int, *, synchronous: bool) -> bool:
+    """Whether one of them broke a law."""
+    progress = Progress("single faults, for the outages (--no-outages leaves them out)")
+    found, failed = defaultdict[str, list[float]](list), False
+    try:
+        for a in outages(each, synchronous=synchronous):
+            progress.step()
+            found[a.kind].append(a.outage_s)
+            if a.broken:
+                failed = True
+                _tell(f"kind {a.kind}, seed {a.seed}: {a.broken[0].strip()}")
+    finally:
+        _tell(report.of_outages(found))
+    return failed
+
+
+def _tell(text: str) -> None:
+    """At once, also to a pipe."""
+    sys.stdout.write(text.rstrip("\n") + "\n")
+    sys.stdout.flush()

@@ -1,7 +1,8 @@
-"""What `scripts/sim --many N` tells of its runs."""
+"""What `scripts/sim` tells of its runs: `--many N` of all together, `--seed N` of the laws that one broke."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,21 @@ from tests.sim import faults
 if TYPE_CHECKING:
     from tests.sim.many import Result
 
+ENOUGH = 200  # runs: with fewer, faults that none had tell nothing
 
-def of_runs(r: Result, seconds: float) -> str:
+
+def of_laws(broken: Sequence[str], which: Sequence[str]) -> str:
+    """How often each law was broken, and last the first of all, which the others may follow from."""
+    if not broken:
+        return ""
+    counted = Counter(which)  # in the order of their first time
+    first = {law: next(line.split()[0] for line in broken if f"LAW BROKEN: {law}" in line) for law in counted}
+    lines = [f"law broken: {law}: {'once' if n == 1 else f'{n} times, first'} at {first[law]}" for law, n in counted.items()]
+    return "\n".join([*lines, broken[0]]) + "\n"
+
+
+def of_runs(r: Result, seconds: float, *, complete: bool = False) -> str:
+    """`seconds`: of the machine's time. `complete`: so many runs of all kinds that a fault which none had is worth telling."""
     synchronous = any(r.happened[kind] for kind in faults.SYNCHRONOUS)
     own = {**faults.SYNCHRONOUS, **faults.SYNC_TRAPS}
     possible = [kind for kind in sorted(faults.KINDS) if synchronous or kind not in own]
@@ -25,9 +39,9 @@ def of_runs(r: Result, seconds: float) -> str:
         f"laws broken in {len(r.failed)} runs: {' '.join(str(seed) for seed in sorted(r.failed)[:20])}".rstrip(": "),
         "",
         "faults: " + ", ".join(f"{kind} {r.happened[kind]}" for kind in possible if kind not in traps),
-        f"traps set: {sum(r.happened[kind] for kind in traps)} of {len(traps)} kinds",
+        f"traps: {sum(r.happened[kind] for kind in traps)} set, of {sum(r.happened[kind] > 0 for kind in traps)} of the {len(traps)} kinds",
     ]
-    if missing := [kind for kind in possible if not r.happened[kind]]:
+    if complete and (missing := [kind for kind in possible if not r.happened[kind]]):
         lines.append("faults that no run had: " + ", ".join(missing))
     return "\n".join(lines) + "\n"
 

@@ -11,7 +11,7 @@ A story is a header, the faults, and what came of them:
     transcript:
     ...
 
-Header lines may be left out; `seed`, `tags` and `settings` (JSON, on top of the usual ones) may be given too. `jitter on`: messages take
+Header lines may be left out; `seed`, `tags` and `settings` (JSON, on top of shape.py's) may be given too. `jitter on`: messages take
 their time as in a seed's run; else each takes a millisecond, so that a transcript changes only when what it tells of does.
 """
 
@@ -19,18 +19,24 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
-from rivha.config.shared import mistakes
+from rivha.config.build import PLAIN_FALSE
+from rivha.config.file import tags as checked_tags
+from rivha.config.shared import Dynamic, likely, mistakes
 from tests.sim import faults
+from tests.sim.many import judged
 from tests.sim.shape import SETTINGS, Shape
 from tests.sim.world import World
 
 FOLDER = Path(__file__).parent / "stories"
 HEADER = ("seed", "nodes", "lasts", "jitter", "settings", "tags")
 FAULTS, TRANSCRIPT = "faults:", "transcript:"
+TAGS = (*PLAIN_FALSE, "failover_priority", "sync_priority")
+T = TypeVar("T")
 
 
 class StoryError(ValueError):
@@ -46,6 +52,7 @@ class Story:
     lasts_s: float = 0.0
     script: tuple[faults.Fault, ...] = ()
     transcript: str = ""
+    broken: tuple[str, ...] = ()  # the laws that it broke when it was told
 
     def told(self) -> Story:
         """Played now."""
@@ -53,8 +60,8 @@ class Story:
         world.network.jitter = self.jitter
         world.transcript.from_whole = True
         world.lasts_s = self.lasts_s
-        world.run()
-        return replace(self, transcript="\n".join([*world.lines, *_end(world)]) + "\n")
+        broken = judged(world)
+        return replace(self, transcript="\n".join([*world.lines, *_end(world)]) + "\n", broken=tuple(broken))
 
     def differs(self, other: Story) -> str:
         """A diff of the transcripts, "" when they are the same."""
@@ -99,26 +106,26 @@ def read(path: Path) -> Story:
 
 
 def parse(text: str) -> Story:
-    """Raises StoryError."""
-    head, found, rest = text.partition(f"\n{FAULTS}\n")
-    if not found:
+    """Raises StoryError. What has no `transcript:` yet has never been told."""
+    lines = text.splitlines(keepends=True)
+    plain = [line.rstrip("\n") for line in lines]
+    if FAULTS not in plain:
         raise StoryError(f"a story has a line `{FAULTS}`, and its faults after it")
-    script, found, transcript = rest.partition(f"{TRANSCRIPT}\n")
-    if found and script and not script.endswith("\n"):
-        raise StoryError(f"`{TRANSCRIPT}` stands on a line of its own")
-    story = _header(head)
+    begin = plain.index(FAULTS) + 1
+    end = plain.index(TRANSCRIPT, begin) if TRANSCRIPT in plain[begin:] else len(lines)
+    story = _header(plain[: begin - 1])
     try:
-        parsed = faults.parse(script)
-        faults.check_hosts(parsed, story.shape.names)
+        script = faults.parse("".join(lines[begin:end]), begin + 1)
+        faults.check_hosts(script, story.shape.names)
     except faults.ScriptError as error:
         raise StoryError(f"in the faults, {error}") from error
-    return replace(story, script=tuple(parsed), transcript=transcript)
+    return replace(story, script=tuple(script), transcript="".join(lines[end + 1 :]))
 
 
-def _header(text: str) -> Story:
+def _header(lines: Sequence[str]) -> Story:
     about: list[str] = []
     given: dict[str, str] = {}
-    for n, line in enumerate(text.splitlines(), 1):
+    for n, line in enumerate(lines, 1):
         key, _, value = line.partition(" ")
         if line.startswith("#"):
             about.append(line.removeprefix("#").strip())
@@ -128,16 +135,23 @@ def _header(text: str) -> Story:
             raise StoryError(f"line {n}: {key} is given twice")
         else:
             given[key] = value
-    try:
-        seed, lasts_s = int(given.get("seed", "0")), float(given.get("lasts", "0"))
-        settings, tags = json.loads(given.get("settings", "{}")), json.loads(given.get("tags", "{}"))
-        shape = Shape(int(given.get("nodes", "3")), {**SETTINGS, **settings}, tags)
-    except (ValueError, TypeError) as error:
-        raise StoryError(f"in the header: {error}") from error
+    seed, nodes, lasts_s = _value(given, "seed", int, 0), _value(given, "nodes", int, 3), _value(given, "lasts", float, 0.0)
+    settings: Any = _value(given, "settings", json.loads, {})
+    tags: Any = _value(given, "tags", json.loads, {})
+    if not isinstance(settings, dict):
+        raise StoryError(f"settings: names and values, not {json.dumps(settings)}")
+    shape = Shape(nodes, {**SETTINGS, **settings}, tags)
     _check(shape, lasts_s)
     if given.get("jitter", "off") not in ("on", "off"):
         raise StoryError(f"jitter {given['jitter']}: on or off")
     return Story("\n".join(about), seed, shape, given.get("jitter") == "on", lasts_s)
+
+
+def _value(given: Mapping[str, str], key: str, read: Callable[[str], T], usual: T) -> T:
+    try:
+        return read(given[key]) if key in given else usual
+    except ValueError as error:
+        raise StoryError(f"{key}: {error}") from error
 
 
 def _check(shape: Shape, lasts_s: float) -> None:
@@ -147,17 +161,38 @@ def _check(shape: Shape, lasts_s: float) -> None:
         raise StoryError(f"lasts {lasts_s:g}: up to an hour, in seconds")
     if not isinstance(shape.tags, Mapping) or any(h not in shape.names or not isinstance(t, Mapping) for h, t in shape.tags.items()):
         raise StoryError(f"tags: a host of {', '.join(shape.names)} -> its tags, not {json.dumps(shape.tags)}")
-    if wrong := mistakes(shape.settings):
+    for host, tags in shape.tags.items():
+        _check_tags(host, tags)
+    unknown = [f"{key} is none of them{likely(key)}" for key in shape.settings if key not in Dynamic.model_fields]
+    if wrong := unknown or mistakes(shape.settings):
         raise StoryError(f"settings: {'; '.join(wrong)}")
 
 
-def rewrite(folder: Path = FOLDER) -> list[Path]:
-    """Plays all stories and writes down how they go now; returns those that changed. Raises StoryError before anything is written."""
+def _check_tags(host: str, tags: Mapping[str, object]) -> None:
+    """Of an operator's own making they may be anything, but here nobody would heed them."""
+    for tag in tags:
+        if tag not in TAGS:
+            raise StoryError(f"tags of {host}: {tag} is none of {', '.join(TAGS)}")
+    try:
+        checked_tags(tags)
+    except ValueError as error:
+        raise StoryError(f"tags of {host}: {error}") from error
+
+
+class Rewritten(NamedTuple):
+    changed: list[Path]
+    broken: list[Path]  # in which a law was
+
+
+def rewrite(folder: Path = FOLDER) -> Rewritten:
+    """Plays all stories and writes down how they go now. Raises StoryError before anything is written."""
     stories = {path: read(path) for path in sorted(folder.glob("*.txt"))}
-    changed = []
+    done = Rewritten([], [])
     for path, story in stories.items():
-        now = str(story.told())
-        if now != path.read_text():
-            path.write_text(now)
-            changed.append(path)
-    return changed
+        now = story.told()
+        if str(now) != path.read_text():
+            path.write_text(str(now))
+            done.changed.append(path)
+        if now.broken:
+            done.broken.append(path)
+    return done

@@ -49,6 +49,16 @@ def _setter(work: str, deed: Callable[[World, Host, float], None], *, on_leader:
     return set_trap
 
 
+def about() -> str:
+    """How their names are made, for people."""
+    return (
+        f"Traps wait until a host begins a piece of work. DEED_in_WORK strikes it there, source_DEED_in_WORK the leader instead.\n"
+        f"  DEED  {', '.join(DEEDS)}\n"
+        f"  WORK  {', '.join(WORK)}; in the synchronous modes also {', '.join(SYNC_WORK)}\n"
+        f"  source_DEED  {', '.join(SOURCE)}, in clone and rewind"
+    )
+
+
 def spring(world: World, host: str, work: str) -> None:
     """`host` has just begun `work`."""
     for trap in [t for t in world.traps if t.work == work]:
