@@ -89,6 +89,10 @@ class Node(Protocol):
         """As if `what` (rewind, clone) had been interrupted."""
         ...
 
+    def lose_directory(self) -> None:
+        """Somebody removes it under the Postgres that runs."""
+        ...
+
     @property
     def runs(self) -> bool:
         """Whether any process of it is left."""
@@ -224,6 +228,9 @@ class ModelNode:
 
     def mark(self, what: str) -> None:
         self._i.disk.marker = what
+
+    def lose_directory(self) -> None:
+        self._i.disk.wipe()
 
     @property
     def runs(self) -> bool:

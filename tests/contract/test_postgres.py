@@ -365,3 +365,19 @@ async def test_a_standbys_slots_are_advanced_but_not_beyond_its_replay(nodes: Da
     status = await b.status()
     assert status.replay_lsn is not None
     assert begin < status.slots["c"] <= status.replay_lsn
+
+
+@contract
+async def test_a_postgres_whose_directory_is_gone_answers_nothing_and_is_ended(nodes: Databases):
+    """HAZARDS E 73. The real one may also die of it at once."""
+    a = await nodes.primary()
+    assert (await a.status()).data is Data.VALID
+    a.lose_directory()
+    status = await a.status()
+    assert status.data is Data.EMPTY
+    assert status.state in (State.SILENT, State.STOPPED)
+    assert not a.runs or await a.server.is_left()
+    await a.server.stop(fast_s=0.0, quit_s=1.0)
+    status = await a.status()
+    assert (status.state, status.data, a.runs) == (State.STOPPED, Data.EMPTY, False)
+    assert not await a.server.is_left()

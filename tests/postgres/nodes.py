@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -125,6 +126,9 @@ class Node:
     def mark(self, what: str) -> None:
         """As if `what` had been interrupted."""
         (self.data_dir / f"rivha.unfinished.{what}").touch()
+
+    def lose_directory(self) -> None:
+        shutil.rmtree(self.data_dir)
 
     @property
     def runs(self) -> bool:

@@ -42,6 +42,7 @@ class Lookout:
     known: dict[str, Known] = field(default_factory=dict)  # by reader
     seen: dict[str, Cluster] = field(default_factory=dict)  # by reader: what it read last
     pledged_at: dict[str, float] = field(default_factory=dict)
+    bare_since: dict[str, float] = field(default_factory=dict)  # whose Postgres runs without its directory
     unready_since: dict[str, float] = field(default_factory=dict)  # who does not say that it is a running primary
     unflushed_since: dict[str, float] = field(default_factory=dict)  # nor that it has had its checkpoint, which a rewind needs
 
@@ -53,6 +54,7 @@ class Lookout:
         for host in hosts:
             self._no_second_primary(host, now)
             self._no_hanging_leader(host, now)
+            self._no_postgres_without_its_directory(host, now)
 
     def calm(self) -> bool:
         """The network and the clocks have been well for as long as an agent may wait for an answer."""
@@ -81,6 +83,15 @@ class Lookout:
         hangs_s = now - self.hangs_since.setdefault(host.name, now)
         if hangs_s > host.policy.hang_timeout_s + notices_s + host.policy.loop_wait_s and self.calm():
             self.laws.break_("a hanging Postgres keeps its leadership", host.name)
+
+    def _no_postgres_without_its_directory(self, host: Host, now: float) -> None:
+        """It is stopped as soon as its agent can see it (HAZARDS E 73): one look, which it does not answer."""
+        if not host.instance.bare or host.job or self.laws.excuse(host.name) or host.instance.trouble.files_s:
+            self.bare_since.pop(host.name, None)
+            return
+        notices_s = host.policy.loop_wait_s + host.policy.retry_timeout_s + AT_ONCE_S
+        if now - self.bare_since.setdefault(host.name, now) > notices_s and self.calm():
+            self.laws.break_("a Postgres without its directory runs on", host.name)
 
     def answered(self, host: Host) -> None:
         """/primary was 200: for a standby it is so at the most as long as a look at Postgres counts as fresh (HAZARDS B 21)."""

@@ -15,6 +15,7 @@ from tests.sim import mutants_edges as of_edges
 from tests.sim import mutants_lease as of_lease
 from tests.sim import mutants_lot as by_lot
 from tests.sim import mutants_work as of_work
+from tests.sim.mutants_models import OF_MODELS
 from tests.sim.mutants_voting import OF_RULES, OF_VOTES
 from tests.sim.planting import Mutant
 from tests.sim.shape import QUORUM, SETTINGS, SYNCHRONOUS, Shape
@@ -290,5 +291,5 @@ _EDGES = (
         first=SYNCHRONOUS,
     ),
 )
-_ALL = (*_ASYNCHRONOUS, *_EDGES, *OF_VOTES, *OF_RULES)
+_ALL = (*_ASYNCHRONOUS, *OF_MODELS, *_EDGES, *OF_VOTES, *OF_RULES)
 MUTANTS: dict[str, Mutant] = {mutant.name: mutant for mutant in _ALL}

@@ -31,9 +31,9 @@ class SimPostgres:
 
     async def status(self, budget_s: float) -> PostgresStatus:
         i, d = self._i, self._i.disk
-        if i.trouble.hung and i.alive:
+        if i.hung and i.alive:
             await asyncio.sleep(budget_s)
-            if i.trouble.hung and i.alive:
+            if i.hung and i.alive:
                 return PostgresStatus(State.SILENT, self._data(), role=i.role, problem="no answer", system_id=d.system_id or None)
         await asyncio.sleep(0.001)
         if i.trouble.unmounted and not i.alive:
@@ -253,7 +253,7 @@ class SimPostgres:
 
     def _reachable(self) -> None:
         i = self._i
-        if i.state is not State.RUNNING or i.trouble.hung or i.stopping:
+        if i.state is not State.RUNNING or i.hung or i.stopping:
             raise PostgresUnavailable("Postgres does not answer")
 
     def _in_recovery(self, otherwise: str) -> None:
@@ -336,7 +336,7 @@ class SimPostgres:
     async def keep_slots(self, wanted: Set[str], advance: Mapping[str, int]) -> None:
         """Made where the WAL ends now; in use while that standby streams; moved up to what is replayed here."""
         i = self._i
-        if i.state is not State.RUNNING or i.trouble.hung or (i.disk.slots.keys() == wanted and not advance):
+        if i.state is not State.RUNNING or i.hung or (i.disk.slots.keys() == wanted and not advance):
             return
         live, slots = i.syncrep.live(), i.disk.slots
         for name in [n for n in slots if n not in wanted and n not in live]:
@@ -358,4 +358,4 @@ def _checked(names: str) -> None:
 
 
 def _serves(i: Instance) -> bool:
-    return i.state is State.RUNNING and not i.trouble.hung and not i.stopping
+    return i.state is State.RUNNING and not i.hung and not i.stopping

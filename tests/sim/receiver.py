@@ -55,7 +55,7 @@ class Receiver:
         if not standby or self.upstream or not i.disk.upstream:
             return
         upstream = i.world.instances.get(i.disk.upstream)
-        if upstream is None or i.trouble.hung or not self._may_stream(upstream):
+        if upstream is None or i.hung or not self._may_stream(upstream):
             self.connect_soon(RETRY_S)
             return
         self.connection += 1
@@ -74,7 +74,7 @@ class Receiver:
 
     def _reaches(self, upstream: Instance) -> bool:
         world = self.i.world
-        return world.hosts[upstream.host].on and world.network.reaches(self.i.host, upstream.host, POSTGRES) and not upstream.trouble.hung
+        return world.hosts[upstream.host].on and world.network.reaches(self.i.host, upstream.host, POSTGRES) and not upstream.hung
 
     def drop(self, *, quietly: bool = False) -> None:
         """The receiver ends. The upstream hears of it, unless the power went or the network is cut: then it waits for its timeout."""
@@ -101,7 +101,7 @@ class Receiver:
         if connection != self.connection:
             return
         i.world.later(STATUS_S, self._beat, connection)
-        if i.trouble.hung:
+        if i.hung:
             return
         upstream = i.world.instances[self.upstream]
         if not self._reaches(upstream):
@@ -123,7 +123,7 @@ class Receiver:
 
     def _deliver(self, connection: int) -> None:
         i = self.i
-        if connection != self.connection or i.trouble.hung:
+        if connection != self.connection or i.hung:
             return
         upstream = i.world.instances[self.upstream]
         if not self._reaches(upstream) or upstream.generation != self._process:
@@ -187,6 +187,6 @@ class Receiver:
         i = self.i
         if generation == i.generation:
             self._replaying = False
-            if not i.trouble.hung and not i.replay_paused and i.disk.replayed < i.disk.flushed:
+            if not i.hung and not i.replay_paused and i.disk.replayed < i.disk.flushed:
                 i.disk.replayed += 1
             self.replay()

@@ -73,8 +73,18 @@ class Instance:
         return self.state in (State.STARTING, State.RUNNING)
 
     @property
+    def bare(self) -> bool:
+        """It runs, and its directory was removed under it."""
+        return self.alive and not self.disk.system_id
+
+    @property
+    def hung(self) -> bool:
+        """Nobody is answered, and nothing goes on. Without its directory no session begins (HAZARDS E 73)."""
+        return self.trouble.hung or self.bare
+
+    @property
     def writable(self) -> bool:
-        return self.state is State.RUNNING and self.role is Role.PRIMARY and not self.trouble.hung and not self.stopping
+        return self.state is State.RUNNING and self.role is Role.PRIMARY and not self.hung and not self.stopping
 
     @property
     def receiving(self) -> str:
@@ -117,12 +127,14 @@ class Instance:
         """Work of this process, which takes longer while it hangs. False when it died meanwhile."""
         mine = self.generation
         await asyncio.sleep(seconds)
-        while self.trouble.hung and self.generation == mine:
+        while self.hung and self.generation == mine:
             await asyncio.sleep(LOOK_S)
         return self.generation == mine
 
     async def start(self) -> bool:
-        """Crash recovery included, which makes commits visible that were waiting. False when it died meanwhile."""
+        """Crash recovery included, which makes commits visible that were waiting. False when it died meanwhile or has no directory."""
+        if not self.disk.system_id:
+            return False
         self.generation += 1
         self.state, self.role = State.STARTING, Role.STANDBY if self.disk.standby else Role.PRIMARY
         self.stopping = self.shut = self.disk.clean = False
@@ -157,14 +169,14 @@ class Instance:
 
     async def _stop_fast(self, end: float, linger_s: float | None) -> None:
         mine, loop = self.generation, self.world.loop
-        while self.trouble.hung and self.generation == mine and loop.now < end:
+        while self.hung and self.generation == mine and loop.now < end:
             await asyncio.sleep(LOOK_S)
         if self.generation != mine or loop.now >= end:
             return
         self.stopping = True
         self.syncrep.end_sessions()
         await asyncio.sleep(min(self.trouble.stop_s, end - loop.now))
-        if self.generation != mine or self.trouble.hung or loop.now >= end:
+        if self.generation != mine or self.hung or loop.now >= end:
             return
         if self.role is Role.PRIMARY:
             if self.disk.full:
@@ -286,7 +298,7 @@ class Instance:
         return True
 
     def _own_checkpoint(self, generation: int) -> None:
-        if self.trouble.hung and generation == self.generation:
+        if self.hung and generation == self.generation:
             self.world.later(CHECKPOINT_S, self._own_checkpoint, generation)
         else:
             self.checkpoint(generation)

@@ -46,7 +46,7 @@ MODES: tuple[Mapping[str, object], ...] = (
     {"synchronous_mode": "on", "synchronous_mode_strict": True},
 )
 QUORUM: Mapping[str, object] = {**SETTINGS, "synchronous_mode": "quorum"}  # a new cluster's default
-BEYOND = frozenset({"disk_lost", "etcd_wiped"})  # no promise survives lost data; what is left then is a person's to judge
+BEYOND = frozenset({"disk_lost", "directory_removed", "etcd_wiped"})  # no promise survives lost data: a person judges what is left then
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,10 +132,15 @@ def crash_loop(world: World, host: Host, seconds: float) -> None:
     again()
 
 
-def disk_lost(world: World, host: Host, seconds: float) -> None:
-    """The machine comes back with an empty disk. Not the last copy, and not while etcd has forgotten the cluster (see etcd_wiped)."""
+def may_lose_its_data(world: World, host: Host) -> bool:
+    """Not the last copy, and not while etcd has forgotten the cluster (see etcd_wiped): every fault that destroys data asks this."""
     others = (h for h in world.hosts.values() if h is not host and h.job not in ("clone", "rewind", "set_aside"))
-    if not any(h.instance.disk.system_id and not h.instance.disk.marker for h in others) or not world.store.value("initialize"):
+    return any(h.instance.disk.system_id and not h.instance.disk.marker for h in others) and bool(world.store.value("initialize"))
+
+
+def disk_lost(world: World, host: Host, seconds: float) -> None:
+    """The machine comes back with an empty disk, after so many seconds. Not the last copy: `may_lose_its_data`."""
+    if not may_lose_its_data(world, host):
         return
     host.power_off()
     host.instance.disk.wipe()
@@ -161,6 +166,17 @@ def wall_clock_jumps(world: World, host: Host, number: float) -> None:
     host.wall_step += (number - 10.0) * 60.0
 
 
+def directory_removed(world: World, host: Host, seconds: float) -> None:
+    """`rm -rf` under a Postgres that runs (HAZARDS E 73): it ends by itself after so many seconds. See `may_lose_its_data`."""
+    instance = host.instance
+    if not may_lose_its_data(world, host):
+        return
+    generation = instance.generation
+    instance.disk.wipe()
+    host.cached = None
+    world.later(seconds, lambda: instance.die() if instance.generation == generation else None)
+
+
 KINDS: tuple[Callable[[World, Host, float], None], ...] = (
     postmaster_killed,
     power_off,
@@ -183,4 +199,5 @@ KINDS: tuple[Callable[[World, Host, float], None], ...] = (
     data_unmounted,
     clock_drifts,
     wall_clock_jumps,
+    directory_removed,
 )
