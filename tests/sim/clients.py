@@ -46,11 +46,10 @@ class Clients:
     def longest_outage_s(self, since: float) -> float:
         """In which writes failed, or were answered late, to the end of the run; an answer every WRITE_EVERY_S is none."""
         end = self.world.over_at or self.world.loop.now
-        still = [(self._failing_since, end - self._failing_since)] if self._failing_since is not None else []
-        failed = max((seconds for began, seconds in (*self.outages, *still) if began > since), default=0.0)
+        failed = max((seconds for began, seconds in self.outages if began > since), default=0.0)
         answered = [since, *(a.at for a in self.acknowledged if a.at > since), end]
         waited = max(b - a for a, b in pairwise(answered)) - WRITE_EVERY_S
-        return max(0.0, failed, waited if waited > WRITE_EVERY_S else 0.0)
+        return max(failed, waited if waited > WRITE_EVERY_S else 0.0)
 
     async def check(self) -> None:
         """rise 1, fall 2."""
