@@ -240,7 +240,7 @@ class Laws:
             self.break_("a primary runs where the key was given back", instance.host)
 
     def _what_was_handed_over_is_published(self) -> None:
-        """With the resignation, lest whoever has all of it looks further ahead than any leader was, or lags for ever (HAZARDS C 40)."""
+        """In the same transaction: who follows is measured by the position that was published last (HAZARDS C 40)."""
         c = self.cluster()
         if c.resigned is not None and c.optime < c.resigned.lsn:
             self.break_("a hand-over did not publish where its WAL ends", f"{c.resigned.leader}: {c.optime}, stopped at {c.resigned.lsn}")

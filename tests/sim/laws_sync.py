@@ -27,7 +27,7 @@ FLOWS_S = 2.0  # a cluster in which nothing is wrong acknowledges something at l
 KEPT_S = 20.0  # of signs of life
 ON_THE_WAY_S, LAST_LOOK_S = 0.3, 0.8  # a question and its answer; from a candidate's last look to its winning transaction
 GONE_S = 30.0  # no fault that leaves a primary and its network in order lasts so long
-PREFERRED_S = 0.5  # how long a voter of higher priority is waited for, less what a clock may be wrong
+PREFERRED_S, OUTRANKED_S = 0.5, 0.9  # so long waits who finds a voter of higher priority that has not pledged yet, or that has
 LATELY = 100  # acknowledged rows that each change of the voters is judged by
 
 
@@ -108,7 +108,7 @@ class SyncLaws(Laws):
             other = seen.pledge(member.name)
             waits = other is None and (member.state, member.role) == ("running", "replica")
             ahead = other is not None and (other.timeline, other.lsn) >= (mine.timeline, mine.lsn)
-            if (waits or ahead) and stood_s < PREFERRED_S:
+            if (waits and stood_s < PREFERRED_S) or (ahead and stood_s < OUTRANKED_S):
                 self.break_(
                     "a lesser voter did not wait for one that is preferred", f"{winner} after {stood_s:.2f} s, before {member.name}"
                 )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tests.sim.laws import Laws
 
 AT_ONCE_S = 0.5
+SLOT_S = 10.0  # slots are looked at so often
 
 
 def barred(tags: Mapping[str, object]) -> bool:
@@ -38,6 +39,7 @@ class Lookout:
     rough_at: float = 0.0  # when network or clocks were last seen to be disturbed
     paused_at: dict[str, float] = field(default_factory=dict)  # when a host was last seen to believe in a pause
     hangs_since: dict[str, float] = field(default_factory=dict)  # leaders whose Postgres answers nothing
+    slotless_since: dict[str, float] = field(default_factory=dict)  # primaries that lack a slot for one who streams from them
     standby_since: dict[str, float] = field(default_factory=dict)  # standbys that /primary is answered for
     known: dict[str, Known] = field(default_factory=dict)  # by reader
     seen: dict[str, Cluster] = field(default_factory=dict)  # by reader: what it read last
@@ -55,6 +57,7 @@ class Lookout:
             self._no_second_primary(host, now)
             self._no_hanging_leader(host, now)
             self._no_postgres_without_its_directory(host, now)
+            self._a_slot_for_each_standby(host, now)
 
     def calm(self) -> bool:
         """The network and the clocks have been well for as long as an agent may wait for an answer."""
@@ -83,6 +86,15 @@ class Lookout:
         hangs_s = now - self.hangs_since.setdefault(host.name, now)
         if hangs_s > host.policy.hang_timeout_s + notices_s + host.policy.loop_wait_s and self.calm():
             self.laws.break_("a hanging Postgres keeps its leadership", host.name)
+
+    def _a_slot_for_each_standby(self, host: Host, now: float) -> None:
+        """A primary keeps the WAL of all that stream from it: should one be away for a while, it need not be cloned anew (HAZARDS F 92)."""
+        i = host.instance
+        slotless = [s.host for s in self.laws.world.receivers_of(host.name) if s.host not in i.disk.slots]
+        if not slotless or not i.writable or self.laws.excuse(host.name) or host.policy.paused or host.job or not self.calm():
+            self.slotless_since.pop(host.name, None)
+        elif now - self.slotless_since.setdefault(host.name, now) > SLOT_S + 2 * host.policy.loop_wait_s and not i.trouble.files_s:
+            self.laws.break_("a standby streams without a slot", f"{' '.join(slotless)} from {host.name}")
 
     def _no_postgres_without_its_directory(self, host: Host, now: float) -> None:
         """It is stopped as soon as its agent can see it (HAZARDS E 73): one look, which it does not answer."""

@@ -282,6 +282,23 @@ _EDGES = (
         first=SYNCHRONOUS,
     ),
     Mutant(
+        of_edges.pause_holds_only_for_what_runs,
+        ("replaced while paused",),
+        (0,),
+        8,
+        "1.1 cut_from_standbys leader 8; 5 power_off leader 20; 20 pause leader 30",
+    ),
+    Mutant(of_edges.slots_are_never_made, ("a standby streams without a slot",), (0,), 8, "2 agent_killed leader 1"),
+    Mutant(
+        of_edges.priority_ranks_nobody,
+        ("a lesser voter did not wait for one that is preferred",),
+        (4,),
+        8,
+        "; ".join(f"{at} power_off leader 6" for at in range(2, 58, 8)),
+        Shape(settings=QUORUM, tags={"db3": {"failover_priority": 2}}),
+        first=SYNCHRONOUS,
+    ),
+    Mutant(
         of_edges.an_empty_voter_pledges,
         ("the winner lacks acknowledged rows",),
         (0,),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
+from dataclasses import replace
 from typing import Any
 
 from rivha.agent import core, perform, tick
 from rivha.agent.brain import actions as do
 from rivha.agent.brain import election, holding, view, votes
-from rivha.agent.brain.view import View
+from rivha.agent.brain.view import Situation, View
 from rivha.dcs import writes
 from rivha.model import Cluster, Data, Lsn, Pledge, Resignation
+from tests.sim import postgres
 from tests.sim.planting import Garden
 
 # ---- clocks ----------------------------------------------------------------------------------------------------------------------
@@ -45,6 +48,16 @@ def fence_does_not_hear_of_a_pause(g: Garden) -> None:
             self.fence.vouch(deadline)
 
     g.put(vouch, "_vouch", tick.Tick)
+
+
+def pause_holds_only_for_what_runs(g: Garden) -> None:
+    """A paused node whose Postgres is down goes on: it is compared, rewound and cloned."""
+    before = View.situation.fget  # type: ignore[attr-defined]
+
+    def situation(v: View) -> Situation:
+        return before(replace(v, policy=replace(v.policy, paused=v.policy.paused and not v.down)))  # type: ignore[no-any-return]
+
+    g.put(property(situation), "situation", View)
 
 
 # ---- a hand-over -----------------------------------------------------------------------------------------------------------------
@@ -92,6 +105,12 @@ def preferred_voters_are_not_waited_for(g: Garden) -> None:
     g.put(0.0, "PREFERRED_S", election)
 
 
+def priority_ranks_nobody(g: Garden) -> None:
+    """Of two candidates with the same WAL the first by name wins, whatever failover_priority says."""
+    before = election.ranking
+    g.put(lambda v: tuple(sorted(before(v), key=lambda p: (-p.timeline, -p.lsn, p.name))), "ranking", election)
+
+
 def an_empty_voter_pledges(g: Garden) -> None:
     """A voter whose disk was replaced gives its vote: nothing, up to LSN 0."""
     rule, before = holding.pledge_when_nobody_leads, perform.Performer._pledge
@@ -109,3 +128,15 @@ def an_empty_voter_pledges(g: Garden) -> None:
 
     g.instead(rule, stand)
     g.put(pledge, "_pledge", perform.Performer)
+
+
+# ---- slots -----------------------------------------------------------------------------------------------------------------------
+
+
+def slots_are_never_made(g: Garden) -> None:
+    """A primary keeps no WAL for its standbys."""
+
+    async def keep_slots(self: postgres.SimPostgres, wanted: Set[str], advance: Mapping[str, int]) -> None:
+        return
+
+    g.put(keep_slots, "keep_slots", postgres.SimPostgres)
