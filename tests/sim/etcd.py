@@ -114,7 +114,8 @@ class Store:
         if self.up:
             for lease_id in [i for i, lease in self.leases.items() if lease.expires_at <= self.time()]:
                 keys = sorted(kv.key for kv in self.keys.values() if kv.lease_id == lease_id)
-                self.say("etcd", f"a lease ran out, and with it: {' '.join(keys) or 'nothing'}")
+                if keys:
+                    self.say("etcd", f"a lease ran out, and with it: {' '.join(keys)}")
                 self.revoke(lease_id)
 
     def change_leader(self) -> None:
