@@ -113,10 +113,9 @@ def shrink(seed: int, nodes: int | None, mutant: str) -> int:
     shrinker = Shrinker(fails)
     try:
         shrinker.shrink(world.script)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-    script = tuple(shrinker.best)
-    sys.stderr.write(f"{len(script)} of {len(world.script)} faults are needed ({shrinker.runs} scripts tried)\n")
-    story = stories.Story(f"Seed {seed} broke: {law}", found_in, world.shape, jitter=True, lasts_s=world.lasts_s, script=script)
-    sys.stdout.write(str(story.told()))
+    finally:
+        script = tuple(shrinker.best)
+        sys.stderr.write(f"{len(script)} of {len(world.script)} faults are enough ({shrinker.runs} scripts tried)\n")
+        story = stories.Story(f"Seed {seed} broke: {law}", found_in, world.shape, jitter=True, lasts_s=world.lasts_s, script=script)
+        sys.stdout.write(str(story.told()))
     return 1

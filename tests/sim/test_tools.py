@@ -279,7 +279,7 @@ def test_ctrl_c_keeps_the_best_story_so_far(sim: Callable[..., int], monkeypatch
 
     monkeypatch.setattr(shrink.Shrinker, "_still", still)
 
-    assert sim("--shrink", str(MUTANTS[UNSCRIPTED].seeds[0]), "--mutant", UNSCRIPTED) == 1
+    assert sim("--shrink", str(MUTANTS[UNSCRIPTED].seeds[0]), "--mutant", UNSCRIPTED) == INTERRUPTED
     assert list(stories.parse(capsys.readouterr().out).script) == tried[-1][0]
 
 
