@@ -322,8 +322,10 @@ class Laws:
             self.break_("stopped while paused", f"{instance.host}, by {host.job or 'the fence'}")
 
     def working(self, host: str, work: str) -> None:
-        """Long work runs in the job slot, one piece at a time; while paused nothing is rewound or cloned."""
+        """Long work runs in the job slot, one piece at a time; while paused nothing is rewound or cloned. One node makes a new cluster."""
         job = self.world.hosts[host].job
+        if work == "bootstrap" and not self.world.whole_at and any(h.job == work and h.name != host for h in self.world.hosts.values()):
+            self.break_("two nodes bootstrap at once", host)  # before any fault; later one may have died over it
         if work in ("rewind", "clone") and self.world.hosts[host].policy.paused:
             self.break_("replaced while paused", f"{host}: {work}")
         if work in ("pledge", "promote", "start", "clone", "rewind", "set_aside") and job not in JOBS.get(work, (work,)):

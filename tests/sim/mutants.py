@@ -27,8 +27,14 @@ _ASYNCHRONOUS = (
     Mutant(of_lease.expiry_counted_from_the_reply, ("acknowledged without the leader key",), (0,), 4, "2.2 suspended_in_renew leader 8"),
     Mutant(of_lease.no_fence, ("two primaries",), (0,), 8, "2 config_edited_on_a_slow_disk leader 30"),
     Mutant(of_lease.fence_trusts_the_brain, ("two primaries",), (0,), 8, "2 config_edited_on_a_slow_disk leader 30"),
-    Mutant(of_lease.neither_fence_nor_step_down, ("acknowledged without the leader key",), (0, 2), 10),
-    Mutant(of_lease.blind_primary_restarts_without_its_lease, ("a primary was started without a lease that lives",), (0, 2), 10),
+    Mutant(of_lease.neither_fence_nor_step_down, ("acknowledged without the leader key",), (0,), 8, "2 cut_from_etcd leader 30"),
+    Mutant(
+        of_lease.blind_primary_restarts_without_its_lease,
+        ("a primary was started without a lease that lives",),
+        (0,),
+        8,
+        "2 cut_from_etcd leader 30",
+    ),
     Mutant(
         of_lease.promotes_without_a_last_look,
         ("promoted without a lease that lives",),
@@ -101,10 +107,7 @@ _ASYNCHRONOUS = (
     ),
     Mutant(
         of_lease.claims_without_comparing,
-        (
-            "a standby streams on another history",
-            "liveness: every live node streams from the primary",
-        ),
+        ("two nodes bootstrap at once",),
         (0, 1),
         4,
         at_once=True,
@@ -116,8 +119,8 @@ _ASYNCHRONOUS = (
         8,
         "2 requests_late leader 60;" + ";".join(f"{at} agent_told_to_end leader 1" for at in range(3, 43, 10)),
     ),
-    Mutant(of_work.pledges_before_it_froze, ("pledged while it streams",), (0, 2), 10),
-    Mutant(of_work.streams_while_it_is_pledged, ("streams while its pledge stands",), (0, 1), 10),
+    Mutant(of_work.pledges_before_it_froze, ("pledged while it streams",), (0,), 8, "2 agent_frozen leader 30"),
+    Mutant(of_work.streams_while_it_is_pledged, ("streams while its pledge stands",), (0,), 8, "2 power_off leader 10"),
     Mutant(
         of_work.pledge_lost_at_a_restart,
         ("streams while its pledge stands",),
@@ -186,7 +189,7 @@ _ASYNCHRONOUS = (
         "1 slow_copies leader 12; 1 agent_killed_in_rewind leader 15; 1.1 cut_from_standbys leader 25; 2 cut_from_etcd leader 20;"
         "35 all_cut_from_etcd db1 25",
     ),
-    Mutant(of_work.resigns_while_postgres_runs, ("resigned while its Postgres runs",), (1, 2), 10),
+    Mutant(of_work.resigns_while_postgres_runs, ("resigned while its Postgres runs",), (0,), 8, "2 agent_told_to_end leader 1"),
     Mutant(of_work.leads_with_nothing, ("liveness: one legitimate primary",), (0,), 8, "2 disk_lost leader 1"),
     Mutant(of_work.crash_loop_never_given_up, ("a crash loop was never given up",), (0,), 8, "2 crash_loop leader 30"),
     Mutant(of_work.compare_skipped, ("a standby streams on another history",), (0,), 8, DIVERGED),
@@ -194,7 +197,7 @@ _ASYNCHRONOUS = (
     Mutant(of_work.always_moved_aside, ("a directory was replaced that could have followed",), (0, 1), 10, at_once=True),
     Mutant(of_work.postgres_that_hangs_is_left_alone, ("a hanging Postgres keeps its leadership",), (0,), 4, "2 postgres_hung leader 20"),
     Mutant(of_work.pause_not_honoured, ("started while paused",), (0,), 8, "2 pause leader 40; 5 postmaster_killed leader 1"),
-    Mutant(of_work.request_never_cleared, ("liveness: no pledge and no request is left over",), (0, 1), 10),
+    Mutant(of_work.request_never_cleared, ("liveness: no pledge and no request is left over",), (0,), 8, "2 switchover leader 1"),
     Mutant(
         of_work.hands_over_to_whoever_does_not_stream,
         ("handed over to a standby that does not stream",),
@@ -203,8 +206,15 @@ _ASYNCHRONOUS = (
         "2 cut_from_standbys db1 40; 10 switchover db1 1",
     ),
     Mutant(of_work.wish_never_refused, ("liveness: no wish is left over",), (0,), 8, "2 reinit_asked leader 1"),
-    Mutant(of_work.history_never_written, ("liveness: the history is written",), (0, 1), 10),
-    Mutant(of_work.lost_config_means_defaults, ("a winner lagged more than maximum_lag_on_failover",), (3, 201), 300),
+    Mutant(of_work.history_never_written, ("liveness: the history is written",), (0,), 8, "2 power_off leader 10"),
+    Mutant(
+        of_work.lost_config_means_defaults,
+        ("a winner lagged more than maximum_lag_on_failover",),
+        (0,),
+        8,
+        "1 etcd_wiped leader 1; 14 cut_from_standbys leader 20; 20 power_off leader 20",
+        Shape(settings={**SETTINGS, "maximum_lag_on_failover": 600}),
+    ),
     Mutant(
         of_work.primary_answered_before_it_is_writable,
         ("/primary is answered for a standby",),
@@ -226,7 +236,13 @@ _ASYNCHRONOUS = (
         8,
         "1 slow_checkpoint leader 15; 1.1 cut_from_standbys leader 14; 2 cut_from_etcd leader 12",
     ),
-    Mutant(by_lot.pledges_the_timeline_it_once_received, ("a pledge that is not true",), (0,), 200),
+    Mutant(
+        by_lot.pledges_the_timeline_it_once_received,
+        ("a pledge that is not true",),
+        (0,),
+        8,
+        "2 power_off leader 20; 30 power_off leader 20",
+    ),
     Mutant(
         by_lot.only_members_of_now_are_awaited,
         ("won before others could pledge",),

@@ -10,7 +10,15 @@ from tests.sim.shape import QUORUM, SETTINGS, SYNCHRONOUS, Shape
 LAGGARD = "4 one_cut_from_leader db3 10; 5.2 power_off leader 30"  # a voter that lacks what another holds
 AGAIN = "2 one_cut_from_leader db2 20; 7 etcd_down leader 20; 7 cut_from_standbys leader 15"  # stopped in office, and promoted in it
 OF_VOTES = (
-    Mutant(of_sync.wins_with_q, ("the key was taken without the voters",), (9, 2), 40, first=SYNCHRONOUS),
+    Mutant(
+        of_sync.wins_with_q,
+        ("the key was taken without the voters",),
+        (1,),
+        8,
+        "2 power_off leader 30",
+        Shape(settings=QUORUM),
+        first=SYNCHRONOUS,
+    ),
     Mutant(
         of_sync.any_pledges_elect_any_of_them,
         ("the winner lacks acknowledged rows",),
@@ -56,7 +64,15 @@ OF_VOTES = (
         Shape(settings=QUORUM),
         first=SYNCHRONOUS,
     ),
-    Mutant(of_sync.one_witness_convicts, ("a leader was deposed that lives",), (6, 9), 20, first=SYNCHRONOUS),
+    Mutant(
+        of_sync.one_witness_convicts,
+        ("a leader was deposed that lives",),
+        (0,),
+        8,
+        "2 agents_unheard leader 10",
+        Shape(settings=QUORUM),
+        first=SYNCHRONOUS,
+    ),
     Mutant(
         of_sync.hands_over_to_who_is_behind,
         ("the winner lacks acknowledged rows",),
@@ -86,16 +102,23 @@ OF_VOTES = (
     ),
     Mutant(
         of_sync.electors_first,
-        (
-            "commits wait for nobody while others may elect",
-            "voters may elect who lacks acknowledged rows",
-        ),
+        ("commits wait for nobody while others may elect",),
         (0,),
-        60,
+        8,
+        "2 nosync_for_a_while db1 10",
+        Shape(settings=QUORUM),
         first=SYNCHRONOUS,
         at_once=True,
     ),
-    Mutant(of_sync.names_first, ("an acknowledging set may miss an electing set",), (0, 2), 60, first=SYNCHRONOUS),
+    Mutant(
+        of_sync.names_first,
+        ("an acknowledging set may miss an electing set",),
+        (0,),
+        8,
+        "2 nosync_for_a_while db1 10; 2 nosync_for_a_while db2 20",
+        Shape(settings=QUORUM),
+        first=SYNCHRONOUS,
+    ),
     Mutant(
         of_sync.alone_before_etcd_says_so,
         ("commits wait for nobody while others may elect",),
@@ -105,7 +128,15 @@ OF_VOTES = (
         Shape(settings=QUORUM),
         first=SYNCHRONOUS,
     ),
-    Mutant(of_sync.reloads_are_taken_at_once, ("an acknowledging set may miss an electing set",), (3, 4), 60, first=SYNCHRONOUS),
+    Mutant(
+        of_sync.reloads_are_taken_at_once,
+        ("an acknowledging set may miss an electing set",),
+        (0,),
+        8,
+        "2 slow_reload leader 10; 2 slow_reload leader 10.04; 4 nosync_for_a_while db2 20",
+        Shape(settings=QUORUM),
+        first=SYNCHRONOUS,
+    ),
     Mutant(
         of_sync.names_count_when_they_are_written,
         ("an acknowledging set may miss an electing set",),
@@ -136,7 +167,15 @@ OF_VOTES = (
         Shape(settings=QUORUM),
         first=SYNCHRONOUS,
     ),
-    Mutant(of_sync.configure_changes_the_names, ("commits wait for nobody while others may elect",), (0, 3), 60, first=SYNCHRONOUS),
+    Mutant(
+        of_sync.configure_changes_the_names,
+        ("commits wait for nobody while others may elect",),
+        (1,),
+        8,
+        "2 ttl_edited leader 15",
+        Shape(settings=QUORUM),
+        first=SYNCHRONOUS,
+    ),
     Mutant(
         of_sync.leaving_voters_are_kept,
         ("liveness: no wish is left over",),
