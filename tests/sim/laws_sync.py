@@ -42,6 +42,11 @@ class SyncLaws(Laws):
 
     # ---- what may be, other than in asynchronous mode
 
+    def _may_promote_late(self, host: str) -> bool:
+        """The holder whose key has run out: nobody has led since. Or who stood still: what it acknowledges needs its voters."""
+        sync = self.cluster().sync
+        return (sync is not None and sync.leader == host) or bool(self.excuse(host))
+
     def _begun_before_the_pause(self, instance: Instance) -> bool:
         """The names come into force before the promotion, which may take a while: it is the last half of an election that was won."""
         host = self.world.hosts[instance.host]
