@@ -99,6 +99,7 @@ def test_alone_tells_the_laws_that_its_run_broke(monkeypatch: pytest.MonkeyPatch
 def test_a_seed_with_a_mutant_is_the_same_run_by_itself_as_among_many(
     mutant: str, sim: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ):
+    assert bool(MUTANTS[mutant].script) == (mutant == SCRIPTED)
     seed = MUTANTS[mutant].seeds[0]
     among_many = one(seed, mutant=mutant).failed[seed]
 
