@@ -163,6 +163,7 @@ class Member:
     scheduled_restart: Mapping[str, object] | None = None
     problem: str = ""  # for people: what is wrong with the node; Rivha's own field
     leaving: bool = False  # `leaving_sync`: must be no voter any more before it goes on (it stops, or gives up its data); Rivha's own
+    succeeded: tuple[int, int] | None = None  # of a leader: its term, and the term whose WAL it went on from (0: not known); Rivha's own
     lease_id: int = 0
     revision: int = 0  # mod_revision of the key
 

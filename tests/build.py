@@ -36,6 +36,7 @@ ME = "db2"
 SYSTEM = "7300000000000000001"
 NOW = 1000.0
 TERM = 50
+BEFORE = 41  # the term before, in which all have followed one leader
 MEMBER_LEASE, LEADER_LEASE = 11, 22
 NO_GROUND = (-1, -1, -1)  # memory: no pledge of mine is on its way
 
@@ -83,7 +84,9 @@ class World:
         self.status = PostgresStatus(State.RUNNING, role=STANDBY, system_id=SYSTEM, timeline=1, receive_lsn=100, replay_lsn=100)
         self.lease: Lease | None = None
         self.policy = Policy()
-        self.memory = Memory(initialized=True, last_term=TERM, last_leader="db1", pledge_ground=NO_GROUND)
+        self.memory = Memory(
+            initialized=True, last_term=TERM, last_leader="db1", pledge_ground=NO_GROUND, followed=BEFORE, sync_revision=60
+        )
         self.more: dict[str, Any] = {}
 
     # ---- the local Postgres
@@ -170,7 +173,7 @@ class World:
     def leader(self, name: str = "db1", role: str = "primary", **more: Any) -> World:
         """Somebody else leads; `role` is what that node published."""
         self._set(leader=LeaderKey(name, 33, TERM), sync=SyncState(name, frozenset(), 0, 60))
-        return self.member(a_member(name, role, **more))
+        return self.member(a_member(name, role, **{"succeeded": (TERM, BEFORE), **more}))
 
     def leaderless(self, for_s: float = 0.0) -> World:
         """Who has pledged did so at once. The key of who led last, if it is there, says what that one said last."""

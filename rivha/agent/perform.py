@@ -187,8 +187,10 @@ class Performer:
             case do.Follow(upstream):
                 if v.busy_with("pledge"):
                     await self.jobs.cancel()
-                return self._begin("follow", lambda: self.postgres.follow(upstream), subject=upstream.name if upstream else "")
+                return self._begin("follow", lambda: self.postgres.follow(upstream), subject=upstream.name if upstream else "", term=v.term)
             case do.Compare(leader, term):
+                if v.busy_with("pledge"):
+                    await self.jobs.cancel()
                 return self._begin("compare", lambda: self._compare(v, action), subject=leader.name, term=term)
             case do.SetAside(why, wish):
                 return self._begin("set_aside", lambda: self._set_aside(v, why), at_end=self._settles(wish))
@@ -263,7 +265,8 @@ class Performer:
             self._in_time(action.start_before)
             await self.postgres.start(primary=action.primary, upstream=upstream)  # names: as they lie, which keep the rule
 
-        return self._begin("start", start, subject=subject, at_end=_if_done(lambda: self.herald.started(v, primary=action.primary)))
+        told = _if_done(lambda: self.herald.started(v, primary=action.primary))
+        return self._begin("start", start, subject=subject, term=v.term if upstream else 0, at_end=told)
 
     def _in_time(self, start_before: float | None) -> None:
         """Once more, as the last thing before Postgres may write: the whole machine may have stood still since the decision."""

@@ -142,6 +142,7 @@ def _member(kv: KeyValue) -> tuple[Member, tuple[str, ...]]:
         scheduled_restart=field("scheduled_restart", _mapping),
         problem=field("problem", _str) or "",
         leaving=found.get("leaving_sync") is True,
+        succeeded=field("succeeded", _succeeded),
         lease_id=kv.lease_id,
         revision=kv.mod_revision,
     )
@@ -187,6 +188,11 @@ def _int(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     raise ValueError(f"should be a whole number from 0, is {_short(value)}")
+
+
+def _succeeded(value: object) -> tuple[int, int]:
+    data = _mapping(value)
+    return _get(data, "term", _int), _get(data, "after", _int)
 
 
 def _name(value: object) -> str | None:
@@ -307,6 +313,7 @@ def member_text(m: Member) -> str:
         "pause": True if m.paused else None,
         "problem": m.problem or None,
         "leaving_sync": True if m.leaving else None,
+        "succeeded": {"term": m.succeeded[0], "after": m.succeeded[1]} if m.succeeded is not None else None,
         "checkpoint_after_promote": False if m.checkpoint_after_promote is False else None,
     }
     return _text(data | {key: value for key, value in optional.items() if value is not None})

@@ -85,6 +85,25 @@ async def test_a_second_history_on_the_same_timeline_number_diverged(nodes: Data
 
 
 @contract
+async def test_a_running_standby_of_a_second_history_on_the_same_timeline_number_diverged(nodes: Databases):
+    """PostgreSQL would stream on from there, and mix them (docs/decisions/0010)."""
+    a = await nodes.primary()
+    b = await nodes.standby(of=a, name="b")
+    c = await nodes.standby(of=a, name="c")
+    await a.server.stop(fast_s=0)
+    await take_over(b, c.name)
+    await c.server.follow(b.upstream)
+    await commit(b, "only_b_and_c_got_it")
+    await caught_up(c, b)
+    await b.server.stop(fast_s=0)
+    await a.server.start(primary=False, upstream=None)
+    await a.server.promote()
+    await commit(a, "only_a_got_it")
+    history, text = await c.server.compare(a.upstream)
+    assert history is History.DIVERGED, text
+
+
+@contract
 async def test_a_crash_right_after_a_promotion_is_seen_as_the_new_timeline(nodes: Databases):
     a = await nodes.primary()
     b = await nodes.standby(of=a)

@@ -48,6 +48,10 @@ class Disk:
         return self.wal[-1].end if self.wal else FIRST_LSN
 
     @property
+    def flushed_end(self) -> Lsn:
+        return self.wal[self.flushed - 1].end if self.flushed else FIRST_LSN
+
+    @property
     def checkpoint(self) -> Lsn:
         """Where the newest checkpoint's record begins: what the control file of a stopped Postgres tells."""
         return next((e.end - ENTRY_BYTES for e in reversed(self.wal) if e.text in CHECKPOINTS), 0)

@@ -364,7 +364,10 @@ class Laws:
             self.break_("a crash loop was never given up", f"{instance.host} started {len(starts)} times, {able[0].host} could lead")
 
     def connected(self, instance: Instance) -> None:
-        """Who has pledged streams from nobody."""
+        """Who has pledged streams from nobody; who streams, does so from the history that it has a part of."""
+        upstream = self.world.instances[instance.receiving].disk
+        if agree(instance.disk.wal, upstream.wal) < len(instance.disk.wal):
+            self.break_("streams from another history", f"{instance.host} from {instance.receiving}, timeline {instance.disk.timeline}")
         if self.cluster().pledge(instance.host) is not None:
             self.break_("streams while its pledge stands", f"{instance.host} from {instance.receiving}")
 

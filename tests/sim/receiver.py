@@ -10,7 +10,6 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from rivha.model import Lsn, Role, State
-from tests.sim.disk import agree
 from tests.sim.network import POSTGRES
 from tests.sim.syncrep import Sender, parse
 
@@ -68,9 +67,11 @@ class Receiver:
         i.world.later(STATUS_S, self._beat, self.connection)
 
     def _may_stream(self, upstream: Instance) -> bool:
+        """What a WAL sender asks for: numbers. Two timelines of one number look alike to it, and mix (docs/decisions/0010)."""
         serves = upstream.state is State.RUNNING and not upstream.stopping and self._reaches(upstream)
         mine, theirs = self.i.disk, upstream.disk
-        return serves and theirs.system_id == mine.system_id and agree(mine.wal, theirs.wal) == len(mine.wal)
+        ends = {line.timeline: line.lsn for line in theirs.past} | {theirs.timeline: theirs.flushed_end}
+        return serves and theirs.system_id == mine.system_id and mine.end <= ends.get(mine.timeline, -1)
 
     def _reaches(self, upstream: Instance) -> bool:
         world = self.i.world

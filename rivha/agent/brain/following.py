@@ -44,6 +44,8 @@ def follow_rather_than_pledge(v: View) -> PostgresVerdict | None:
     upstream = v.leader_upstream
     if not v.busy_with("pledge") or v.my_pledge is not None or upstream is None or not v.leader_is_writable or votes.decide(v):
         return None  # by votes, a pledge that may be under way is refused first
+    if not (v.shares_the_leaders_past or _compared(v) == "same"):
+        return _compare(v)
     return Verdict(Follow(upstream), f"{v.other_leader} leads: following instead of standing for election")
 
 
@@ -182,18 +184,32 @@ def start_as_a_standby(v: View) -> PostgresVerdict | None:
 
 
 def follow_the_leader(v: View) -> PostgresVerdict | None:
-    """By reload, without a restart, as soon as the leader accepts writes."""
+    """By reload, without a restart, as soon as the leader accepts writes.
+
+    Histories are compared before, unless the leader went on from where I last streamed, which it publishes: that saves the time.
+    """
     upstream = v.leader_upstream
     if not (v.running and v.postgres.role is Role.STANDBY) or upstream is None or v.postgres.upstream == upstream.address:
         return None
     if not v.leader_is_writable:
         return Verdict(Nothing(), f"waiting for {upstream.name} to accept writes")
-    if v.postgres.receive_lsn is None and _compared(v) != "same":
-        # Never streamed since it was started as a standby of nobody: an old primary, perhaps, whose timeline only looks like the leader's
+    known = v.shares_the_leaders_past and v.postgres.receive_lsn is not None  # else an old primary, perhaps, that has not streamed since
+    if not known and _compared(v) != "same":
+        # Its timeline may only look like the leader's: Postgres goes by numbers, and would stream on (decision 10)
         return None if _compared(v) == "diverged" else _compare(v) or Verdict(Nothing(), "waiting before comparing histories again")
     if not v.may_retry("follow", 5.0):
         return Verdict(Nothing(), "waiting before pointing Postgres at the leader again")
     return Verdict(Follow(upstream), "another node leads now")
+
+
+def compare_what_streams_already(v: View) -> PostgresVerdict | None:
+    """Pointed at the leader by an agent before me, or in another life of that node: what streams may yet be another history."""
+    upstream = v.leader_upstream
+    points_there = upstream is not None and v.running and v.postgres.role is Role.STANDBY and v.postgres.upstream == upstream.address
+    said = v.leader_went_on_from is not None and v.leader_is_writable
+    if not (points_there and said) or v.shares_the_leaders_past or _compared(v) in ("same", "diverged"):
+        return None
+    return _compare(v)
 
 
 def compare_when_it_does_not_stream(v: View) -> PostgresVerdict | None:
@@ -206,7 +222,8 @@ def compare_when_it_does_not_stream(v: View) -> PostgresVerdict | None:
 
 def stop_a_standby_that_diverged(v: View) -> PostgresVerdict | None:
     """Only a stopped directory can be rewound."""
-    if v.running and v.postgres.role is Role.STANDBY and not v.postgres.streaming and _compared(v) == "diverged":
+    streams = v.postgres.streaming and v.shares_the_leaders_past
+    if v.running and v.postgres.role is Role.STANDBY and not streams and _compared(v) == "diverged":
         return Verdict(Stop(fast_s=10.0), "my WAL left the leader's history: stopping to rewind")
     return None
 
@@ -250,6 +267,7 @@ FOLLOWING = (
     start_as_a_standby,
     follow_the_leader,
     stop_a_standby_that_diverged,
+    compare_what_streams_already,
     compare_when_it_does_not_stream,
     restart_with_the_primarys_sizes,
     stay_standby,

@@ -10,7 +10,7 @@ from rivha.agent.brain.evidence import InForce, Reply, remembered_names, remembe
 from rivha.model import Outcome, Role, State
 
 if TYPE_CHECKING:
-    from rivha.agent.brain.view import View
+    from rivha.agent.brain.view import Job, View
 
 HINDERED = "hindered"  # the result of a job that failed for a reason outside of the data: nobody answered, or the disk is full
 CRASH_WINDOW_S = 120.0  # crashes are counted in a window: each restart may be quick while the disk is full (HAZARDS G 99)
@@ -38,6 +38,10 @@ class Memory:
     took_back: bool = False  # I lead again after I gave the key back: nobody else could, until my Postgres has lasted for CRASH_WINDOW_S
     last_term: int = 0  # the newest leadership that I saw in etcd
     last_leader: str | None = None
+    followed: int = 0  # the term in which the WAL that lies here was last streamed, or was to be; my own if I led; 0: not known
+    adrift: bool = False  # the leader that I point at began another term, and has not said yet from which one it went on
+    sync_revision: int = 0  # of `sync`, when somebody was last seen to lead
+    succeeded: int = 0  # while I lead: the term whose leader I followed, if it was the one just before mine; else 0
     last_members: frozenset[str] = frozenset()  # published while somebody last led: leases may vanish together (HAZARDS A 17)
     initialized: bool = False  # I have seen the cluster's system identifier
     primary_alive: bool = False  # the last postmaster that I saw alive was a primary
@@ -63,6 +67,7 @@ class Memory:
 def remember(v: View) -> Memory:
     """The memory after this look. Pure; the tick puts it into the View before it asks for a decision."""
     m = replace(v.memory, pledge_ground=_ground_of_a_pledge(v))
+    m = _of_whose_wal_it_is(v, m)
     m = _of_the_cluster(v, m)
     m = _of_postgres(v, m)
     return _of_the_job(v, m)
@@ -104,6 +109,48 @@ def _of_the_cluster(v: View, m: Memory) -> Memory:
         failures = {kind: f for kind, f in m.failures.items() if kind not in ("start", "promote")}
         m = replace(m, crashes=(), failures=failures, start_took_too_long=False)
     return replace(m, last_term=c.leader.term, last_leader=c.leader.name, last_members=names)
+
+
+def _of_whose_wal_it_is(v: View, m: Memory) -> Memory:
+    """Whoever followed one leader in one term has a part of one history (decision 10). What is not certain is forgotten: it is compared."""
+    j, c, followed, adrift = v.job, v.cluster, m.followed, m.adrift
+    if j is not None and (j.ended_at is None or j.ended_at != m.job_seen_at):
+        followed, adrift = _whom_the_job_follows(v, j, followed, adrift)
+    if c is None:
+        return replace(m, followed=followed, adrift=adrift)
+    revision = c.sync.revision if c.sync is not None else 0
+    if c.leader is None:
+        unseen = revision != m.sync_revision  # whoever takes the lead writes `sync`: somebody may have led and gone while I did not look
+        return replace(m, followed=0 if unseen or _writes_what_is_nobodys(v) else followed, adrift=adrift)
+    if v.key_is_mine:
+        after = followed if followed == m.last_term and not adrift else 0
+        succeeded = after if v.term != m.last_term else m.succeeded
+        return replace(m, followed=v.term, adrift=False, succeeded=succeeded, sync_revision=revision)
+    if _writes_what_is_nobodys(v):
+        followed = 0
+    elif followed != v.term and _may_point_at_the_leader(v):  # the same node in another term, or its next life
+        proven = followed != 0 and not adrift and followed == v.leader_went_on_from
+        followed, adrift = (v.term, False) if proven else (followed, True)
+    return replace(m, followed=followed, adrift=adrift, sync_revision=revision)
+
+
+def _whom_the_job_follows(v: View, j: Job, followed: int, adrift: bool) -> tuple[int, bool]:
+    """From its beginning: it may stream before I look."""
+    if j.kind in ("follow", "start") and j.term:
+        return j.term, False
+    if j.kind in ("clone", "rewind", "set_aside", "bootstrap"):
+        return 0, False
+    same = j.kind == "compare" and j.outcome == "done" and j.result == "same"
+    return (j.term, False) if same and j.term == v.term and _may_point_at_the_leader(v) else (followed, adrift)
+
+
+def _writes_what_is_nobodys(v: View) -> bool:
+    return v.postgres.role is Role.PRIMARY and v.postgres.state is State.RUNNING and not v.key_is_mine
+
+
+def _may_point_at_the_leader(v: View) -> bool:
+    upstream = v.leader_upstream
+    return v.postgres.role is Role.STANDBY and (upstream is None or v.postgres.upstream == upstream.address)
 
 
 def _of_postgres(v: View, m: Memory) -> Memory:

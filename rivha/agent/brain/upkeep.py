@@ -131,6 +131,7 @@ def describe(v: View, base: Member) -> Member:
         paused=v.policy.paused,
         problem=why_i_do_not_take_over(v) or ("" if v.busy or p.state is State.STARTING else v.problem),
         leaving=(v.synchronous or bool(v.voters)) and not v.key_is_mine and synchronous.why_i_am_no_voter(v) is not None,
+        succeeded=(v.term, v.memory.succeeded) if v.key_is_mine else None,
         checkpoint_after_promote=False if v.checkpoint_pending else None,
     )
 

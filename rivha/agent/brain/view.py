@@ -225,6 +225,18 @@ class View:
         return member is not None and member.role == "primary" and member.state == "running"
 
     @property
+    def leader_went_on_from(self) -> int | None:
+        """The term whose WAL the leader in office went on from, as it says itself (0: it does not know); None: it has not said so yet."""
+        said = self.leader_member.succeeded if self.leader_member is not None else None
+        return said[1] if said is not None and said[0] == self.term else None
+
+    @property
+    def shares_the_leaders_past(self) -> bool:
+        """My WAL and the leader's come from one leader in one term: then Postgres' own numbers tell who may stream (decision 10)."""
+        m = self.memory
+        return m.followed != 0 and not m.adrift and m.followed in (self.term, self.leader_went_on_from)
+
+    @property
     def my_member(self) -> Member | None:
         return self.cluster.member(self.me) if self.cluster else None
 
