@@ -54,7 +54,7 @@ class Shape:
     nodes: int = 3
     settings: Mapping[str, object] = field(default_factory=lambda: dict(SETTINGS))
     tags: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    settle_s: float = 75.0  # after the last fault, within which the laws of liveness must come true: the worst of 250 runs took 35
+    settle_s: float = 75.0  # after the last fault, within which the laws of liveness must come true: the worst of 400 runs took 37
 
     @property
     def names(self) -> list[str]:
