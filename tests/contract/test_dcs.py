@@ -15,6 +15,8 @@ from tests.etcd_process import eventually
 
 BUDGET_S = 5.0
 NO_LEASE = 4711
+LARGE_WRITES, LARGE = 30, 700_000  # 21 MB: more than the buffers of two connections
+SMALL_WRITES = 300  # more than etcd keeps for a watch that does not read, 128 messages
 
 
 def put(key: str, value: str = "x", lease_id: int = 0) -> Txn:
@@ -250,6 +252,25 @@ async def test_a_watch_goes_on_over_a_compaction_and_a_new_one_starts_after_it(s
         async with watching(late) as seen_late:
             await dcs.commit(put("failover"), BUDGET_S)
             await eventually(lambda: "failover" in seen and "failover" in seen_late, "both tell of the change")
+
+
+@contract
+async def test_a_watch_that_is_behind_a_compaction_begins_anew(store: Store) -> None:
+    """Its client stood still while more was written than connections hold, and what it has not heard of is forgotten."""
+    writer, dcs = store.client(), await store.client_behind_a_wall()
+    async with watching(dcs) as seen:
+        await writer.commit(put("status", "1"), BUDGET_S)
+        await eventually(lambda: "status" in seen, "the watch tells of changes")
+        store.hold()
+        for size in [LARGE] * LARGE_WRITES + [1] * SMALL_WRITES:
+            await writer.commit(put("status", "x" * size), BUDGET_S)
+        store.compact()
+        del seen[:]
+        store.let_go()
+        await eventually(lambda: "" in seen, "it begins anew, for it cannot tell of all that happened")
+        await writer.commit(put("failover"), BUDGET_S)
+        await eventually(lambda: "failover" in seen, "it tells of changes again")
+        assert seen.count("status") < LARGE_WRITES + SMALL_WRITES
 
 
 @contract

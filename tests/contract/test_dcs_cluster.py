@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -85,6 +86,31 @@ async def test_without_a_quorum_nothing_is_answered_from_memory_and_a_write_is_u
     assert item.value in ("1", "2"), "what was unknown may have happened or not"
     assert await dcs.renew(lease_id, BUDGET_S) == 60.0
     assert await dcs.commit(status("3"), BUDGET_S) is Outcome.DONE
+
+
+@contract
+@pytest.mark.parametrize("leader", [True, False], ids=["leader", "follower"])
+async def test_a_server_that_reaches_no_other_tells_nothing_old_and_counts_nothing(store: Store, leader: bool) -> None:
+    """A leader may renew leases from memory until it notices, up to two election timeouts; one that hangs as well, longer (etcd 15247)."""
+    dcs = store.client()
+    lease_id = await dcs.grant(60, BUDGET_S)
+    assert await dcs.commit(status("1"), BUDGET_S) is Outcome.DONE
+    lone = await store.strand(leader=leader)
+
+    with contextlib.suppress(DcsUnavailable):
+        assert await lone.renew(lease_id, SHORT_S) == 60.0, "the whole ttl or no answer; never that it is gone"
+    with pytest.raises(DcsUnavailable):
+        await lone.read(SHORT_S)
+    assert await lone.commit(status("2"), SHORT_S) is Outcome.UNKNOWN
+    with contextlib.suppress(DcsUnavailable):
+        assert (await lone.time_to_live(lease_id, SHORT_S) or 0) > 50
+    with pytest.raises(DcsUnavailable):
+        await lone.grant(60, SHORT_S)
+
+    store.regain_quorum()
+    (item,) = (await dcs.read(BUDGET_S)).items
+    assert item.value in ("1", "2"), "what was unknown may have happened or not"
+    assert await lone.renew(lease_id, BUDGET_S) == 60.0
 
 
 @contract

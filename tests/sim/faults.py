@@ -146,7 +146,7 @@ def heal(world: World) -> None:
     world.healed = True
     world.traps.clear()
     world.network.heal()
-    world.store.up = True
+    world.store.heal()
     for host in world.hosts.values():
         host.instance.trouble = Trouble()
         host.instance.disk.full = False

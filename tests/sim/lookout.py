@@ -51,7 +51,7 @@ class Lookout:
     def look(self) -> None:
         now, n, hosts = self.laws.world.loop.now, self.laws.world.network, self.laws.world.hosts.values()
         self.paused_at |= {h.name: now for h in hosts if h.policy.paused}
-        if n.cuts or n.loss or n.late or n.slow != 1.0 or not self.laws.world.store.up or any(h.rate != 1.0 for h in hosts):
+        if n.cuts or n.loss or n.late or n.slow != 1.0 or not self.laws.world.store.well or any(h.rate != 1.0 for h in hosts):
             self.rough_at = now
         for host in hosts:
             self._no_second_primary(host, now)

@@ -126,6 +126,26 @@ def deaf_watch(world: World, host: Host, _: float) -> None:
         host.dcs.deaf = True
 
 
+def member_without_quorum(world: World, host: Host, seconds: float) -> None:
+    """The server of etcd that this host asks reaches no other: for so long nothing is answered, and its watch is silent."""
+    world.store.isolate(host.name, seconds)
+
+
+def late_watch(world: World, host: Host, number: float) -> None:
+    """The server of etcd that this host asks lags: for twice so many seconds its watch tells of changes up to five seconds late."""
+    world.store.tells_late_s[host.name] = number / 4.0
+    world.for_a_while((host.name, "watch"), 2 * number, lambda: world.store.tells_late_s.pop(host.name, None))
+
+
+def old_leader_answers(world: World, host: Host, seconds: float) -> None:
+    """The server of etcd that this host asks led, hangs, and does not know that the others elect: for so long its renewals count nowhere.
+
+    etcd issue 15247: before 3.4.31 and 3.5.13 who hangs in a write to its disk answers renewals with the full ttl as long as that lasts.
+    """
+    world.store.isolate(host.name, seconds, leads=True)
+    etcd_elects(world, host, seconds)
+
+
 KINDS: tuple[Callable[[World, Host, float], None], ...] = (
     cut_from_etcd,
     all_cut_from_etcd,
@@ -142,4 +162,7 @@ KINDS: tuple[Callable[[World, Host, float], None], ...] = (
     slow_network,
     crawling_network,
     deaf_watch,
+    member_without_quorum,
+    late_watch,
+    old_leader_answers,
 )
