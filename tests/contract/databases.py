@@ -77,6 +77,10 @@ class Node(Protocol):
 
     def kill_postmaster(self) -> object: ...
 
+    def leave_children(self) -> None:
+        """The postmaster is killed, and its children stand still."""
+        ...
+
     def hang(self) -> None: ...
 
     def go_on(self) -> None: ...
@@ -217,6 +221,10 @@ class ModelNode:
     def kill_postmaster(self) -> None:
         self._i.die()
 
+    def leave_children(self) -> None:
+        self._i.die()
+        self._i.left_until = AGES_S
+
     def hang(self) -> None:
         self._i.trouble.hung = True
 
@@ -234,7 +242,7 @@ class ModelNode:
 
     @property
     def runs(self) -> bool:
-        return self._i.alive
+        return self._i.alive or self._i.left
 
     @property
     def copying(self) -> bool:

@@ -194,6 +194,27 @@ async def test_a_stop_that_is_not_heard_kills(nodes: Databases):
 
 
 @contract
+async def test_what_a_dead_postmaster_left_behind_counts_until_it_is_ended(nodes: Databases):
+    """Nobody resigns before that: a child that stands still may go on to write and send."""
+    a = await nodes.primary()
+    await commit(a, "t")
+    await a.status()
+    a.leave_children()
+
+    async def noticed() -> bool:
+        return bool(a.deaths)
+
+    await eventually(noticed)
+    assert (await a.status()).state is State.CRASHED
+    assert await a.server.is_left()
+    await a.server.stop(fast_s=0.0)
+    assert not await a.server.is_left()
+    assert not a.runs
+    await a.server.start(primary=True, upstream=None)
+    assert await has(a, "t")
+
+
+@contract
 async def test_silence_is_neither_death_nor_another_role(nodes: Databases):
     a = await nodes.primary()
     assert (await a.status()).role is Role.PRIMARY

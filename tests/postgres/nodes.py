@@ -102,6 +102,11 @@ class Node:
         os.kill(pid, signal.SIGKILL)
         return pid
 
+    def leave_children(self) -> None:
+        """All stand still, then the postmaster is killed: SIGKILL is heard all the same."""
+        self.hang()
+        self.kill_postmaster()
+
     def hang(self) -> None:
         """The postmaster first: whom it starts while the others are told would go on."""
         signal_all([self._postmaster(), *processes_of(self.settings.data_dir)], signal.SIGSTOP)

@@ -105,7 +105,7 @@ class Laws:
         """A transaction leaves its sender. Who resigns has no Postgres process left; paused, it may have one that is no primary."""
         instance = self.world.instances[host]
         resigns = any(isinstance(write, Put) and write.key == records.RESIGNED for write in txn.then)
-        if resigns and instance.alive and not (self.world.hosts[host].policy.paused and instance.role is Role.STANDBY):
+        if resigns and (instance.alive or instance.left) and not (self.world.hosts[host].policy.paused and instance.role is Role.STANDBY):
             self.break_("resigned while its Postgres runs", host)
 
     def _leader_written(self, now: KeyValue | None) -> None:

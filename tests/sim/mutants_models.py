@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from rivha.agent import perform
+from rivha.agent.brain import actions as do
 from rivha.agent.brain import leading
+from rivha.agent.brain.view import View
 from rivha.dcs.base import Reading
+from rivha.model import Outcome
 from tests.sim.etcd import SimDcs
 from tests.sim.planting import Garden, Mutant
+from tests.sim.shape import QUORUM, SYNCHRONOUS, Shape
 
 
 def a_postgres_without_its_directory_is_left_alone(g: Garden) -> None:
@@ -24,7 +29,33 @@ def reads_are_serializable(g: Garden) -> None:
     g.put(read, "read", SimDcs)
 
 
+def resigns_with_children_left(g: Garden) -> None:
+    """Who gives the key back does not end what a dead postmaster left behind: it may still write and send."""
+    before = perform.Performer._resign
+
+    async def resign(self: perform.Performer, v: View, action: do.Resign, budget_s: float) -> Outcome:
+        async def nothing(**_: float) -> None:
+            return
+
+        real, self.postgres.stop = self.postgres.stop, nothing  # type: ignore[assignment, method-assign]
+        try:
+            return await before(self, v, action, budget_s)
+        finally:
+            self.postgres.stop = real  # type: ignore[method-assign]
+
+    g.put(resign, "_resign", perform.Performer)
+
+
 OF_MODELS = (
+    Mutant(
+        resigns_with_children_left,
+        ("resigned while its Postgres runs",),
+        (0,),
+        4,
+        "2 children_left leader 20",
+        Shape(settings=QUORUM),
+        first=SYNCHRONOUS,
+    ),
     Mutant(
         reads_are_serializable,
         ("acknowledged without the leader key", "two primaries"),

@@ -107,7 +107,7 @@ class SimPostgres:
         self._i.on_death = [self._i.world.as_agent(self._i.host, callback)]
 
     async def is_left(self) -> bool:
-        return self._i.alive
+        return self._i.alive or self._i.left
 
     # ---- verbs
 

@@ -56,6 +56,7 @@ class Instance:
         self.state, self.role = State.STOPPED, Role.UNKNOWN
         self.stopping = False  # a fast stop was heard: no sessions any more
         self.shut = False  # its shutdown checkpoint is written
+        self.left_until = 0.0  # children of a dead postmaster stay so long, unless somebody ends them
         self.promoting = False  # from when it was asked: it streams from nobody any more, whatever primary_conninfo says
         self.generation = 0  # of the process: what was under way for an older one is void
         self.trouble = Trouble()
@@ -71,6 +72,11 @@ class Instance:
     @property
     def alive(self) -> bool:
         return self.state in (State.STARTING, State.RUNNING)
+
+    @property
+    def left(self) -> bool:
+        """The postmaster is dead, and a child of it is not: what it writes or sends, it still writes or sends."""
+        return not self.alive and self.world.loop.now < self.left_until
 
     @property
     def bare(self) -> bool:
@@ -111,6 +117,7 @@ class Instance:
             self.disk.clean = self.shut
             self._say("was ended when its shutdown checkpoint was written" if self.shut else "died")
         if power:
+            self.left_until = 0.0
             self.disk.lose_power()
 
     def _end(self, state: State, *, quietly: bool = False) -> None:
@@ -135,7 +142,7 @@ class Instance:
         """Crash recovery included, which makes commits visible that were waiting. False when it died meanwhile or has no directory."""
         if not self.disk.system_id:
             return False
-        self.generation += 1
+        self.generation, self.left_until = self.generation + 1, 0.0
         self.state, self.role = State.STARTING, Role.STANDBY if self.disk.standby else Role.PRIMARY
         self.stopping = self.shut = self.disk.clean = False
         if not await self._lasts(self.trouble.start_s):
@@ -158,6 +165,7 @@ class Instance:
     async def stop(self, fast_s: float, quit_s: float, linger_s: float | None = None) -> None:
         """Fast: connected standbys get the shutdown checkpoint. Then immediate: crash recovery follows, unless it was written."""
         if not self.alive:
+            self.left_until = 0.0
             return
         mine = self.generation
         if fast_s > 0 and self.state is State.RUNNING:

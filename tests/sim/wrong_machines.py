@@ -177,6 +177,12 @@ def directory_removed(world: World, host: Host, seconds: float) -> None:
     world.later(seconds, lambda: instance.die() if instance.generation == generation else None)
 
 
+def children_left(world: World, host: Host, seconds: float) -> None:
+    """The postmaster is killed, and a child of it stands still: it stays for so long, unless somebody ends it."""
+    host.instance.die()
+    host.instance.left_until = world.loop.now + seconds
+
+
 KINDS: tuple[Callable[[World, Host, float], None], ...] = (
     postmaster_killed,
     power_off,
@@ -200,4 +206,5 @@ KINDS: tuple[Callable[[World, Host, float], None], ...] = (
     clock_drifts,
     wall_clock_jumps,
     directory_removed,
+    children_left,
 )
