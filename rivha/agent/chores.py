@@ -128,7 +128,7 @@ class Chores:
         """Unknown: it may be carried out at any time yet, and the next write takes its ground away before anything else is changed."""
         assert v.cluster is not None
         outcome = await self._dcs.commit(writes.record_voters(v.cluster, self._me, electors.voters, electors.quorum), budget_s)
-        self.done = replace(self.done, sync_settled=outcome is Outcome.DONE)
+        self.done = replace(self.done, sync_settled=outcome is Outcome.DONE, recorded_on=v.cluster.revision)
         self.moved = outcome is Outcome.DONE
         changed = v.sync is None or (v.sync.voters, v.sync.quorum) != (electors.voters, electors.quorum)
         if changed:

@@ -172,10 +172,18 @@ class Tick:
             witness=Witness(watched, self.prober.silent_for_s(watched), seen.unrenewed_s) if watched is not None else None,
         )
         self.memory = remember(view)
-        mine = view.key_is_mine or view.cluster is None  # etcd's silence settles no doubt: the proof would rest on voters of before
-        view = replace(view, memory=self.memory, sync_doubtful=mine and not self.chores.done.sync_settled)
+        view = replace(view, memory=self.memory, sync_doubtful=self._sync_is_doubtful(view))
         self._step_down_at = min((at for at in (view.step_down_at, _hangs_too_long_at(view)) if at is not None), default=None)
         return view
+
+    def _sync_is_doubtful(self, v: View) -> bool:
+        """A record of mine may be carried out yet, or was and has not been read back: the proof would rest on voters of before.
+
+        Etcd's silence settles no doubt.
+        """
+        done, read = self.chores.done, self.observer.last_cluster
+        unread = read is None or read.revision <= done.recorded_on
+        return (v.key_is_mine or v.cluster is None) and (unread or not done.sync_settled)
 
     def _watch(self) -> tuple[str | None, int | None]:
         """Whom I watch as a voter, and, once it does not answer, the lease to ask about: the two witnesses of DESIGN 6.1."""

@@ -138,6 +138,17 @@ def test_an_agent_that_begins_while_etcd_is_silent_starts_nothing_as_a_primary()
 # ---- following
 
 
+def test_the_names_are_surely_in_force_before_a_promotion_where_a_commit_without_them_would_break_a_promise():
+    def elected() -> World:
+        return a_view().me(STANDBY).leads().held().mode("quorum")
+
+    with_voters, strict = elected().sync("db2", "db1 db3", 1), elected().mode("quorum", synchronous_mode_strict=True)
+    for world, surely in ((elected(), False), (with_voters, True), (strict, True)):
+        action = postgres(world)
+        assert isinstance(action, do.Promote)
+        assert action.surely is surely
+
+
 def test_a_voter_neither_follows_nor_starts_anew_while_its_leader_is_lost():
     moved = voter().me(STANDBY, upstream="10.0.0.9:5432").witness()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from tests.sim import faults
 from tests.sim.shape import SETTINGS, Shape
 from tests.sim.stories import lost
@@ -41,8 +43,9 @@ def test_an_accepted_loss_is_not_carried_out_by_who_was_elected_without_one():
     assert lost(world) == 0
 
 
-def test_a_record_of_voters_whose_answer_was_lost_makes_no_second_primary_while_etcd_is_silent():
-    """etcd made db2 a voter; db1, cut off before it knew, believed that only it may lead, and stayed in routing for ever."""
+@pytest.mark.parametrize("after_s", [0.0, 0.0015], ids=["the answer is lost", "the answer is heard, and nothing after it"])
+def test_a_record_of_voters_that_was_not_read_back_makes_no_second_primary_while_etcd_is_silent(after_s: float):
+    """etcd made db2 a voter; db1, cut off before it read so, believed that only it may lead, and stayed in routing for ever."""
     world = a_world(nodes=2)
     world.lasts_s = 40.0
     world.later(6.0, cut(world, "db1", "db2", 6.0))
@@ -50,8 +53,11 @@ def test_a_record_of_voters_whose_answer_was_lost_makes_no_second_primary_while_
     def wrote(key: str, now: object) -> None:
         if key == "sync" and "db2" in str(getattr(now, "value", "")) and world.loop.now > 9.0 and not cut_off:
             cut_off.append("db1")
-            for other in ("etcd", "db2"):
-                world.network.cut("db1", other)
+            world.later(after_s, cut_off_for_good)
+
+    def cut_off_for_good() -> None:
+        for other in ("etcd", "db2"):
+            world.network.cut("db1", other)
 
     cut_off: list[str] = []
     world.store.on_write.append(wrote)
@@ -59,6 +65,24 @@ def test_a_record_of_voters_whose_answer_was_lost_makes_no_second_primary_while_
     assert not world.run()
     assert cut_off
     assert world.laws.leaders == ["db1", "db2"]
+
+
+def test_a_strict_cluster_acknowledges_nothing_alone_though_its_new_primary_takes_a_reload_late():
+    """Whether commits wait at all is for the checkpointer to say, which on db1 is late; nobody may elect yet, so nothing would be lost."""
+    world = a_world("1 slow_reload leader 20\n3 switchover db2 0\n12 power_off db2 40", nodes=2, synchronous_mode_strict=True)
+    world.lasts_s = 60.0
+
+    assert not world.run()
+    assert world.laws.leaders[:3] == ["db1", "db2", "db1"]
+
+
+def test_who_was_elected_leads_though_the_mode_was_turned_off_before_it_could():
+    """The others wait for it for as long as `rivha/synchronous` says that it goes by votes (random seeds 1001154, 1001892, 1002979)."""
+    world = a_world("1 power_off_in_win db1 0.02\n2 power_off leader 40\n6 mode_edited db1 16")
+    world.lasts_s = 60.0
+
+    assert not world.run()
+    assert world.happened["mode_edited"]
 
 
 def test_a_leader_that_looks_seldom_is_not_convicted_by_silence_between_the_agents_alone():

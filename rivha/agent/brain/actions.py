@@ -97,7 +97,7 @@ class Promote:
     term: int
     start_before: float  # the lease must outlive the promotion
     names: str = ""  # synchronous_standby_names, in force before the first commit can be
-    surely: bool = False  # others may elect already: not one commit may go without them
+    surely: bool = False  # not one commit may go without them: others may elect already, or the mode is strict
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,10 +207,11 @@ def lead_again_with_my_own_primary(v: View) -> LeaseVerdict | None:
 def lead_again_as_i_was_elected(v: View) -> LeaseVerdict | None:
     """I won, and lost the key before I was promoted: `sync` still names me, and nobody else may lead (docs/model/takeover.py).
 
+    Also where the mode was turned off meanwhile: votes decide until I have led and said otherwise, and nobody can be elected.
     A pledge of mine, from before the mode was turned on, goes in the same transaction.
     """
     standby = v.running and v.postgres.role is Role.STANDBY and v.postgres.upstream is None and not v.postgres.streaming
-    if not (v.nobody_leads and v.synchronous and v.i_am_the_holder and standby) or v.busy or not v.has_data or v.policy.paused:
+    if not (v.nobody_leads and votes.decide(v) and v.i_am_the_holder and standby) or v.busy or not v.has_data or v.policy.paused:
         return None
     if v.data_is_of_this_cluster:
         return Verdict(Acquire(), "I was elected, and nobody has led since")

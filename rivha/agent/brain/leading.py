@@ -128,8 +128,8 @@ def promote_the_elected(v: View) -> PostgresVerdict | None:
     if v.sync_doubtful and v.i_am_the_holder:
         return Verdict(Nothing(), "who may elect is written anew before I am promoted: a record of mine may be carried out yet")
     assert v.step_down_at is not None
-    others_elect = v.i_am_the_holder and bool(v.voters)
-    return Verdict(Promote(v.term, v.step_down_at, synchronous.names_to_promote_with(v), others_elect), "I was elected")
+    surely = (v.i_am_the_holder and bool(v.voters)) or (v.synchronous and v.policy.synchronous_mode_strict)
+    return Verdict(Promote(v.term, v.step_down_at, synchronous.names_to_promote_with(v), surely), "I was elected")
 
 
 def start_what_is_down(v: View) -> PostgresVerdict | None:

@@ -96,6 +96,7 @@ class Housekeeping:
     published_at: float = float("-inf")
     held_term: int = 0  # the leadership in which `rivha/synchronous` was written by me, and nothing of unknown outcome since
     history_term: int = 0  # the leadership in which the history was last written
+    recorded_on: int = -1  # the reading on which the last such write of mine rests: it is not in it
     sync_settled: bool = False  # no write of `sync` of mine can be carried out yet: the last one was, or I have been seen not to lead since
     optime: Lsn = 0
     slots: Mapping[str, Lsn] = field(default_factory=dict)
