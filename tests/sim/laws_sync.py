@@ -36,6 +36,7 @@ class SyncLaws(Laws):
     paused_at: float = math.inf  # when the pause in office began
     modes_at: float = 0.0  # when the configuration was last edited
     last: Acknowledged | None = None  # the last acknowledged row
+    given_up: dict[str, int] = field(default_factory=dict)  # holder without voters -> the revision at which an operator appointed another
     stood_at: dict[str, float] = field(default_factory=dict)  # since when a pledge of that host has stood
     flowed: tuple[float, str, int] = (0.0, "", 0)  # when a row was acknowledged last, where, and by which start of that Postgres
     signs: dict[tuple[str, str], list[float]] = field(default_factory=dict)  # (leader, witness) -> when it was last seen to live
@@ -139,7 +140,12 @@ class SyncLaws(Laws):
             self.break_("a voter gives up its data", f"{host}: {work}, {told(sync)}")
 
     def answered(self, host: str) -> None:
-        """Who was succeeded leaves routing within proof_window, though it cannot hear of it (DESIGN 7)."""
+        """Who was succeeded leaves routing within proof_window, though it cannot hear of it (DESIGN 7).
+
+        Without voters nobody else can be elected, so it goes on, but an operator may appoint one: then it must first hear of that.
+        """
+        if (seen := self.lookout.seen.get(host)) is not None and seen.revision < self.given_up.get(host, 0):
+            return
         sync, h, now = self.cluster().sync, self.world.hosts[host], self.world.loop.now
         policy = h.policy
         limit_s = 2.0 * (
@@ -187,11 +193,13 @@ class SyncLaws(Laws):
 
     def _what_is_lost(self, winner: str, before: Cluster) -> None:
         """Nothing, but where an operator accepts it, and in mode off, whose takeovers compare nothing but the published position."""
+        accepted = before.failover is not None and before.failover.accept_loss and before.failover.candidate == winner
+        if accepted and before.sync is not None and before.sync.leader is not None and not before.sync.voters:
+            self.given_up[before.sync.leader] = self.cluster().revision
         disk = self.world.instances[winner].disk
         missing = [a for a in self.world.clients.acknowledged if a.ident not in self.forgiven and not disk.holds(a.ident)]
         if not missing:
             return
-        accepted = before.failover is not None and before.failover.accept_loss and before.failover.candidate == winner
         if accepted or (before.config is not None and before.config.get("synchronous_mode") == "off"):
             self.forgiven |= {a.ident for a in missing}
             return
