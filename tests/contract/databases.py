@@ -246,7 +246,7 @@ class ModelNode:
 
     @property
     def copying(self) -> bool:
-        return True  # from its first step on
+        return self.server.copying
 
     @property
     def aside(self) -> int:

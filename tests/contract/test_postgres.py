@@ -69,6 +69,29 @@ async def test_a_cancelled_clone_leaves_nothing_that_could_be_started_and_can_be
 
 
 @contract
+async def test_a_clone_whose_source_dies_under_it_leaves_nothing_that_could_be_started(nodes: Databases):
+    a, b = await nodes.primary(), nodes.node("b")
+    cloning = asyncio.create_task(b.server.clone(a.upstream))
+
+    async def begun() -> bool:
+        return cloning.done() or b.copying
+
+    await eventually(begun)
+    a.leave_children()  # nothing more is sent, while the connection lives
+    await a.server.stop(fast_s=0.0)
+    with pytest.raises(CommandFailed):
+        await cloning
+    assert (await b.status()).data in (Data.EMPTY, Data.UNFINISHED)
+    with pytest.raises(CommandFailed):
+        await b.server.start(primary=False, upstream=a.upstream)
+    await a.server.start(primary=True, upstream=None)
+    await b.server.clone(a.upstream)
+    await b.server.start(primary=False, upstream=a.upstream)
+    await slots(a, b.name)
+    await eventually(b.streams)
+
+
+@contract
 async def test_a_clone_refuses_a_directory_that_holds_data(nodes: Databases):
     a = await nodes.primary()
     b = await nodes.standby(of=a)

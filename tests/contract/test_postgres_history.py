@@ -177,6 +177,36 @@ async def test_a_rewind_that_is_interrupted_is_never_started_but_rewound_again(n
 
 
 @contract
+async def test_a_rewind_whose_source_dies_under_it_is_never_started_but_cloned(nodes: Databases):
+    """Another rewind may do or not: PostgreSQL 18 was seen to find no WAL that it could read in what the first one left."""
+    a = await nodes.primary()
+    b = await nodes.standby(of=a)
+    await b.server.freeze()
+    await commit(a, "tail")
+    await a.server.stop(fast_s=0)
+    await take_over(b, a.name)
+    rewinding = asyncio.create_task(a.server.rewind(b.upstream))
+
+    async def begun() -> bool:
+        return rewinding.done() or (await a.status()).data is Data.UNFINISHED
+
+    await eventually(begun)
+    b.leave_children()
+    await b.server.stop(fast_s=0.0)
+    with pytest.raises(RivhaError):
+        await rewinding
+    assert (await a.status()).unfinished == "rewind"
+    for primary in (True, False):
+        with pytest.raises(CommandFailed, match="interrupted"):
+            await a.server.start(primary=primary, upstream=None)
+    await b.server.start(primary=True, upstream=None)
+    await a.server.clone(b.upstream)
+    await a.server.start(primary=False, upstream=b.upstream)
+    await eventually(a.streams)
+    assert not await has(a, "tail")
+
+
+@contract
 async def test_a_rewind_that_cannot_begin_changes_nothing(nodes: Databases):
     a = await nodes.primary()
     b = await nodes.standby(of=a)

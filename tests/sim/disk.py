@@ -80,6 +80,14 @@ class Disk:
         self.__init__()  # type: ignore[misc]
         self.aside, self.full = aside, full
 
+    def half_rewound(self, common: int) -> None:
+        """What a rewind leaves that does not end: neither the old history nor the new one. `common`: entries that both have."""
+        del self.wal[common // 2 :]
+        self.flushed = self.replayed = len(self.wal)
+        if self.wal:
+            self.timeline = self.wal[-1].timeline
+            self.past = tuple(line for line in self.past if line.timeline < self.timeline)
+
     def copy_from(self, other: Disk, upto: int) -> None:
         self.system_id, self.wal = other.system_id, other.wal[:upto]
         self.past, self.timeline = other.past, other.timeline

@@ -26,6 +26,7 @@ class SimPostgres:
         self._i = instance
         self._callback: Callable[[], None] | None = None
         self._confirmed: tuple[int, str] | None = None
+        self.copying = False
 
     # ---- looking
 
@@ -150,13 +151,16 @@ class SimPostgres:
     async def _copying(self, source: Upstream, seconds: float) -> Instance:
         """A connection to the source for so long; it breaks off when that dies or is cut off."""
         other = self._i.world.instances[source.name]
-        generation = other.generation
-        for _ in range(5):
-            if not self._reaches(other) or other.generation != generation or not _serves(other):
-                raise CommandFailed(f"the connection to {source.name} broke off")
-            if self._i.disk.full:
-                raise CommandFailed("No space left on device")
-            await asyncio.sleep(seconds / 5)
+        generation, self.copying = other.generation, True
+        try:
+            for _ in range(5):
+                if not self._reaches(other) or other.generation != generation or not _serves(other):
+                    raise CommandFailed(f"the connection to {source.name} broke off")
+                if self._i.disk.full:
+                    raise CommandFailed("No space left on device")
+                await asyncio.sleep(seconds / 5)
+        finally:
+            self.copying = False
         return other
 
     def _reaches(self, other: Instance) -> bool:
@@ -289,6 +293,7 @@ class SimPostgres:
                 raise CommandFailed("No space left on device")
             i.disk.clean = True
         i.disk.marker = "rewind"
+        i.disk.half_rewound(agree(i.disk.wal, other.disk.wal))
         other = await self._copying(source, i.trouble.rewind_s)
         i.disk.copy_from(other.disk, other.disk.flushed)
         i.disk.standby, i.disk.clean, i.disk.marker, i.disk.upstream, i.disk.names = True, True, "", "", ""
