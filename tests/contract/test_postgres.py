@@ -69,29 +69,6 @@ async def test_a_cancelled_clone_leaves_nothing_that_could_be_started_and_can_be
 
 
 @contract
-async def test_a_clone_whose_source_dies_under_it_leaves_nothing_that_could_be_started(nodes: Databases):
-    a, b = await nodes.primary(), nodes.node("b")
-    cloning = asyncio.create_task(b.server.clone(a.upstream))
-
-    async def begun() -> bool:
-        return cloning.done() or b.copying
-
-    await eventually(begun)
-    a.leave_children()  # nothing more is sent, while the connection lives
-    await a.server.stop(fast_s=0.0)
-    with pytest.raises(CommandFailed):
-        await cloning
-    assert (await b.status()).data in (Data.EMPTY, Data.UNFINISHED)
-    with pytest.raises(CommandFailed):
-        await b.server.start(primary=False, upstream=a.upstream)
-    await a.server.start(primary=True, upstream=None)
-    await b.server.clone(a.upstream)
-    await b.server.start(primary=False, upstream=a.upstream)
-    await slots(a, b.name)
-    await eventually(b.streams)
-
-
-@contract
 async def test_a_clone_refuses_a_directory_that_holds_data(nodes: Databases):
     a = await nodes.primary()
     b = await nodes.standby(of=a)
@@ -214,27 +191,6 @@ async def test_a_stop_that_is_not_heard_kills(nodes: Databases):
     assert not a.runs
     assert not await a.server.is_left()
     assert (await a.status()).state is State.CRASHED
-
-
-@contract
-async def test_what_a_dead_postmaster_left_behind_counts_until_it_is_ended(nodes: Databases):
-    """Nobody resigns before that: a child that stands still may go on to write and send."""
-    a = await nodes.primary()
-    await commit(a, "t")
-    await a.status()
-    a.leave_children()
-
-    async def noticed() -> bool:
-        return bool(a.deaths)
-
-    await eventually(noticed)
-    assert (await a.status()).state is State.CRASHED
-    assert await a.server.is_left()
-    await a.server.stop(fast_s=0.0)
-    assert not await a.server.is_left()
-    assert not a.runs
-    await a.server.start(primary=True, upstream=None)
-    assert await has(a, "t")
 
 
 @contract
@@ -409,19 +365,3 @@ async def test_a_standbys_slots_are_advanced_but_not_beyond_its_replay(nodes: Da
     status = await b.status()
     assert status.replay_lsn is not None
     assert begin < status.slots["c"] <= status.replay_lsn
-
-
-@contract
-async def test_a_postgres_whose_directory_is_gone_answers_nothing_and_is_ended(nodes: Databases):
-    """HAZARDS E 73. The real one may also die of it at once."""
-    a = await nodes.primary()
-    assert (await a.status()).data is Data.VALID
-    a.lose_directory()
-    status = await a.status()
-    assert status.data is Data.EMPTY
-    assert status.state in (State.SILENT, State.STOPPED)
-    assert not a.runs or await a.server.is_left()
-    await a.server.stop(fast_s=0.0, quit_s=1.0)
-    status = await a.status()
-    assert (status.state, status.data, a.runs) == (State.STOPPED, Data.EMPTY, False)
-    assert not await a.server.is_left()
