@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import multiprocessing
 import os
 import random
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections import Counter, defaultdict
@@ -27,7 +27,7 @@ ALONE_S = 45.0  # how long a single fault is watched
 LASTS_S = 8.0  # a single fault that lasts
 RUNS_A_PROCESS = 25  # killed agents' tasks stay in memory until their process ends
 TELLS_EVERY_S = 10.0  # how far it is
-PR_SET_PDEATHSIG = 1  # prctl(2)
+ORPHANED_S = 0.5  # how often a worker looks whether its parent lives
 BREAKDOWN = "the world broke down"
 
 
@@ -100,12 +100,19 @@ def workers() -> Pool:
 
 
 def _end_with(parent: int) -> None:
-    """A worker that waits for work would wait for ever when its parent is killed. Ctrl-C is the parent's to tell of."""
+    """A worker that waits for work would wait for ever when its parent is killed. Ctrl-C is the parent's to tell of.
+
+    Not by PR_SET_PDEATHSIG: for that the parent is the thread that forked. The pool's own forks the later workers and ends before them: a
+    worker that was killed with it while it held the queue's lock left the pool waiting for that lock for ever.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before that was said
-            os._exit(1)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(ORPHANED_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def results(seeds: Iterable[int], nodes: int | None = None, mutant: str = "") -> Iterator[Result]:
