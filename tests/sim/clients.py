@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 CHECK_EVERY_S = 0.5
 FALL = 2
-WRITE_EVERY_S = 0.25
 PATIENCE_S = 8.0  # then a client cancels a commit that waits
 
 
@@ -44,12 +43,13 @@ class Clients:
         self._number = 0
 
     def longest_outage_s(self, since: float) -> float:
-        """In which writes failed, or were answered late, to the end of the run; an answer every WRITE_EVERY_S is none."""
+        """In which writes failed, or were answered late, to the end of the run; an answer at every write is none."""
         end = self.world.over_at or self.world.loop.now
         failed = max((seconds for began, seconds in self.outages if began > since), default=0.0)
         answered = [since, *(a.at for a in self.acknowledged if a.at > since), end]
-        waited = max(b - a for a, b in pairwise(answered)) - WRITE_EVERY_S
-        return max(failed, waited if waited > WRITE_EVERY_S else 0.0)
+        every_s = self.world.shape.write_every_s
+        waited = max(b - a for a, b in pairwise(answered)) - every_s
+        return max(failed, waited if waited > every_s else 0.0)
 
     async def check(self) -> None:
         """rise 1, fall 2."""
@@ -80,7 +80,7 @@ class Clients:
 
     async def write(self) -> None:
         while True:
-            await asyncio.sleep(WRITE_EVERY_S)
+            await asyncio.sleep(self.world.shape.write_every_s)
             routed = sorted(self.routed)
             if routed:
                 self._try(self.world.rng.choice(routed))

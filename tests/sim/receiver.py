@@ -120,9 +120,13 @@ class Receiver:
     # ---- the WAL's way: received, flushed, replayed
 
     def deliver_soon(self) -> None:
-        self.i.world.later(self.i.world.network.delay_s(), self._deliver, self.connection)
+        """What the upstream has flushed by now is sent. A link that lags carries it as it was when it was sent."""
+        i = self.i
+        lag_s = i.world.shape.lags.get(i.host, 0.0)
+        upto = i.world.instances[self.upstream].disk.flushed
+        i.world.later(i.world.network.delay_s() + lag_s, self._deliver, self.connection, upto)
 
-    def _deliver(self, connection: int) -> None:
+    def _deliver(self, connection: int, upto: int) -> None:
         i = self.i
         if connection != self.connection or i.hung:
             return
@@ -130,8 +134,10 @@ class Receiver:
         if not self._reaches(upstream) or upstream.generation != self._process:
             return  # the beat will notice
         begin = len(i.disk.wal)
-        fresh = upstream.disk.wal[begin : min(begin + IN_A_ROW, upstream.disk.flushed)]
-        self.heard_end = upstream.disk.wal[upstream.disk.flushed - 1].end
+        if upto < begin:
+            return  # what was sent later has overtaken it
+        fresh = upstream.disk.wal[begin : min(begin + IN_A_ROW, upto)]
+        self.heard_end = upstream.disk.wal[upto - 1].end
         if not fresh:
             return
         if i.disk.full:
@@ -144,8 +150,8 @@ class Receiver:
             i.world.later(i.trouble.flush_s, self._flushed, i.generation, len(i.disk.wal))
         else:
             self._flushed(i.generation, len(i.disk.wal))
-        if len(i.disk.wal) < upstream.disk.flushed:
-            self.deliver_soon()
+        if len(i.disk.wal) < upto:
+            i.world.later(i.world.network.delay_s(), self._deliver, connection, upto)
 
     def _flushed(self, generation: int, upto: int) -> None:
         i = self.i

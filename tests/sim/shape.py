@@ -34,6 +34,9 @@ HABITS: tuple[Mapping[str, object], ...] = (
 )
 
 
+WRITE_EVERY_S = 0.25  # the clients, together
+LAGS_S = (0.0, 0.0, 0.05, 0.3, 1.0)  # of a seed's links, at the most: without them standbys are always equal when they are compared
+
 SYNCHRONOUS = 1_000_000  # seeds from here on are about the synchronous modes
 MODES: tuple[Mapping[str, object], ...] = (
     {"synchronous_mode": "quorum"},
@@ -54,6 +57,8 @@ class Shape:
     nodes: int = 3
     settings: Mapping[str, object] = field(default_factory=lambda: dict(SETTINGS))
     tags: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    write_every_s: float = WRITE_EVERY_S
+    lags: Mapping[str, float] = field(default_factory=dict)  # seconds that WAL is longer on its way to that standby
     settle_s: float = 75.0  # after the last fault, within which the laws of liveness must come true: the worst of 400 runs took 37
 
     @property
@@ -71,7 +76,8 @@ class Shape:
 
     def __str__(self) -> str:
         changed = {k: v for k, v in self.settings.items() if v != SETTINGS.get(k)}
-        return f"{self.nodes} nodes {changed or ''} {dict(self.tags) or ''}".strip()
+        lags = {name: round(lag_s, 2) for name, lag_s in self.lags.items() if lag_s}
+        return f"{self.nodes} nodes {changed or ''} {dict(self.tags) or ''} {f'lags {lags}' if lags else ''}".strip()
 
 
 def of_seed(seed: int, nodes: int | None = None) -> Shape:
@@ -83,4 +89,5 @@ def of_seed(seed: int, nodes: int | None = None) -> Shape:
     tags: dict[str, Mapping[str, object]] = {}
     if rng.random() < 0.3:
         tags[f"db{rng.randint(1, nodes)}"] = rng.choice(({"nofailover": True}, {"failover_priority": 2}, {"failover_priority": 0}))
-    return Shape(nodes, settings, tags)
+    lags = {f"db{n}": rng.choice(LAGS_S) * rng.random() for n in range(1, nodes + 1)}
+    return Shape(nodes, settings, tags, write_every_s=0.05, lags=lags)

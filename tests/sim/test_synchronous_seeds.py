@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sim.clients import CHECK_EVERY_S, WRITE_EVERY_S
+from tests.sim.clients import CHECK_EVERY_S
 from tests.sim.faults import parse
 from tests.sim.many import alone
-from tests.sim.shape import SETTINGS, SYNCHRONOUS, Shape
+from tests.sim.shape import SETTINGS, SYNCHRONOUS, WRITE_EVERY_S, Shape
 from tests.sim.test_seeds import ran
 from tests.sim.world import World
 
