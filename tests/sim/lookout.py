@@ -10,6 +10,7 @@ from rivha.api.health import freshness_limit_s
 from rivha.dcs import records
 from rivha.dcs.base import KeyValue, Reading
 from rivha.model import Cluster, Role
+from tests.sim.laws_time import Waits
 
 if TYPE_CHECKING:
     from tests.sim.host import Host
@@ -36,6 +37,7 @@ class Known:
 @dataclass(slots=True)
 class Lookout:
     laws: Laws
+    waits: Waits = field(init=False)
     rough_at: float = 0.0  # when network or clocks were last seen to be disturbed
     paused_at: dict[str, float] = field(default_factory=dict)  # when a host was last seen to believe in a pause
     hangs_since: dict[str, float] = field(default_factory=dict)  # leaders whose Postgres answers nothing
@@ -48,6 +50,9 @@ class Lookout:
     unready_since: dict[str, float] = field(default_factory=dict)  # who does not say that it is a running primary
     unflushed_since: dict[str, float] = field(default_factory=dict)  # nor that it has had its checkpoint, which a rewind needs
 
+    def __post_init__(self) -> None:
+        self.waits = Waits(self.laws)
+
     def look(self) -> None:
         now, n, hosts = self.laws.world.loop.now, self.laws.world.network, self.laws.world.hosts.values()
         self.paused_at |= {h.name: now for h in hosts if h.policy.paused}
@@ -58,6 +63,7 @@ class Lookout:
             self._no_hanging_leader(host, now)
             self._no_postgres_without_its_directory(host, now)
             self._a_slot_for_each_standby(host, now)
+        self.waits.look(now, calm=self.calm())
 
     def calm(self) -> bool:
         """The network and the clocks have been well for as long as an agent may wait for an answer."""

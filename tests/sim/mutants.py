@@ -1,7 +1,7 @@
 """Planted bugs: what somebody could have got wrong in the real code, one by one. A simulator that does not notice them proves nothing.
 
 Each is a function that plants itself (mutants_lease.py, mutants_work.py, mutants_lot.py, mutants_edges.py, mutants_sync.py,
-mutants_rules.py); its docstring says what is wrong with it. Those of the synchronous modes are listed in mutants_voting.py.
+mutants_rules.py, mutants_guards.py); its docstring says what is wrong with it. Most of the synchronous modes' are in mutants_voting.py.
 `breaks` is the law that must notice it: any other does not count, nor does a cluster that never was whole, unless the bug strikes at once.
 `hints` are seeds that are known to notice it, and `within` is how many of the seeds 0, 1, 2, ... must do, both counted from `first`: a
 million for those of the synchronous modes. `scripts/sim --mutant NAME --many N --from M` looks for more. What needs a rare constellation
@@ -15,6 +15,7 @@ from tests.sim import mutants_edges as of_edges
 from tests.sim import mutants_lease as of_lease
 from tests.sim import mutants_lot as by_lot
 from tests.sim import mutants_work as of_work
+from tests.sim.mutants_guards import OF_GUARDS
 from tests.sim.mutants_models import OF_MODELS
 from tests.sim.mutants_voting import OF_RULES, OF_VOTES
 from tests.sim.planting import Mutant
@@ -324,5 +325,5 @@ _EDGES = (
         first=SYNCHRONOUS,
     ),
 )
-_ALL = (*_ASYNCHRONOUS, *OF_MODELS, *_EDGES, *OF_VOTES, *OF_RULES)
+_ALL = (*_ASYNCHRONOUS, *OF_MODELS, *OF_GUARDS, *_EDGES, *OF_VOTES, *OF_RULES)
 MUTANTS: dict[str, Mutant] = {mutant.name: mutant for mutant in _ALL}
