@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 GRACE_S = 3.0  # how long a switchover's candidate is waited for; whoever takes over later does it as after a failure
 STARTS, CRASH_LOOP_S = 8, 60.0  # more starts than this of one primary, in one term and so many seconds, are a loop
 LONG_AGO_S = 5.0
+OUTRANKED_S = 1.2  # besides loop_wait: so long at the least waits who has read a better pledge
 HEARING_S = 1.0  # from hearing that a pause is over to having acted upon it
 ASKED_FOR = ("handover", "restart", "set_aside")  # jobs in which a paused node stops its Postgres
 JOBS = {"start": ("start", "restart", "bootstrap"), "win": ()}  # work that runs in jobs of another name
@@ -107,6 +108,8 @@ class Laws:
         resigns = any(isinstance(write, Put) and write.key == records.RESIGNED for write in txn.then)
         if resigns and (instance.alive or instance.left) and not (self.world.hosts[host].policy.paused and instance.role is Role.STANDBY):
             self.break_("resigned while its Postgres runs", host)
+        if any(isinstance(write, Put) and write.key == records.LEADER for write in txn.then):
+            self._the_best_one_asks(host)
 
     def _leader_written(self, now: KeyValue | None) -> None:
         before = self.before
@@ -172,30 +175,26 @@ class Laws:
         return lag
 
     def _the_best_one_won(self, winner: str, before: Cluster) -> None:
-        """Whoever was undisturbed, could lead and held more than the winner should have won, unless a person chose."""
-        named = (before.failover and before.failover.candidate) or (before.resigned and before.resigned.candidate)
-        mine = self.world.instances[winner]
-        if named or not self.lookout.calm() or mine.role is not Role.STANDBY or self.world.loop.now < self.void_until:
-            return
-        for other in self.world.instances.values():
-            better = (other.disk.timeline, other.disk.end) > (mine.disk.timeline, mine.disk.end)
-            if better and self._could_stand(other, before):
-                self.break_("a worse candidate won", f"{winner} at {mine.disk.end}, {other.host} at {other.disk.end}")
+        """Judged already when it asked: `_the_best_one_asks`."""
 
-    def _could_stand(self, instance: Instance, before: Cluster) -> bool:
-        """A standby in order, whose agent is, and has been for a while."""
-        host, member = self.world.hosts[instance.host], before.member(instance.host)
-        runs = instance.state is State.RUNNING and instance.role is Role.STANDBY and not instance.trouble.hung and not instance.has_backlog
-        known = member is not None and member.state == "running" and member.role == "replica"
-        last = self.world.instances[self.leaders[-2]].disk if len(self.leaders) > 1 else instance.disk
-        if agree(instance.disk.wal, last.wal) < len(instance.disk.wal):
-            return False  # it left the last leader's history
-        idle = host.job in ("", "pledge", "compare") and host.core is not None and not host.core.tick.stopping
-        if instance.trouble.files_s:
-            return False  # its tick waits for a disk
-        rested_s = self.world.loop.now - host.well_since
-        awake = not host.frozen_agent and rested_s > host.policy.retry_timeout_s + host.policy.loop_wait_s + 1.5
-        return runs and known and idle and awake and self.may_lead_by_itself(instance)
+    def _the_best_one_asks(self, host: str) -> None:
+        """Nobody asks to lead at once who has read a higher pledge than its own, of a member that may lead, unless a person chose.
+
+        Pledges are frozen, and what it has read is all that it decides on: no disturbance excuses it. Should the better one have died
+        meanwhile, it waits loop_wait + 1.5 s for it (DESIGN 6.3), and its clock may run wrong.
+        """
+        seen = self.lookout.seen.get(host)
+        mine = seen.pledge(host) if seen is not None else None
+        stood_s = self.world.loop.now - self.lookout.pledged_at.get(host, 0.0)
+        if seen is None or mine is None or seen.leader is not None or stood_s >= self.world.hosts[host].policy.loop_wait_s + OUTRANKED_S:
+            return
+        named = (seen.failover and seen.failover.candidate) or (seen.resigned and seen.resigned.candidate)
+        if named or self.world.loop.now < self.void_until:
+            return
+        for other in seen.pledges:
+            member, enough = seen.member(other.name), other.lsn >= seen.optime - self._maximum_lag()
+            if member is not None and not barred(member.tags) and enough and (other.timeline, other.lsn) > (mine.timeline, mine.lsn):
+                self.break_("asked to lead over a better pledge", f"{host}: {mine} after {stood_s:.2f} s, {other}")
 
     def _the_named_one_won(self, winner: str, before: Cluster) -> None:
         """While the leader that handed over waits for its candidate, nobody else takes over from one that is well."""
@@ -318,7 +317,8 @@ class Laws:
         if request is not None and request.leader is not None and request.candidate == named and named in self.world.instances:
             old = next((a for a in reversed(self.world.clients.acknowledged) if self.world.loop.now - a.at > LONG_AGO_S), None)
             held = {entry.ident for entry in self.world.instances[named].disk.wal}
-            if old is not None and old.host == instance.host and old.ident not in held and named not in instance.syncrep.live():
+            late = old is not None and old.host == instance.host and old.ident not in held and named not in instance.syncrep.live()
+            if old is not None and late and instance.alive:  # to a dead one nobody streams
                 self.break_("handed over to a standby that does not stream", f"{named} lacks row {old.number}")
         if host.policy.paused and instance.alive and host.job not in ASKED_FOR and not instance.disk.marker:
             self.break_("stopped while paused", f"{instance.host}, by {host.job or 'the fence'}")

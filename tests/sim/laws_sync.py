@@ -44,9 +44,12 @@ class SyncLaws(Laws):
     # ---- what may be, other than in asynchronous mode
 
     def _may_promote_late(self, host: str) -> bool:
-        """The holder whose key has run out: nobody has led since. Or who stood still: what it acknowledges needs its voters."""
-        sync = self.cluster().sync
-        return (sync is not None and sync.leader == host) or bool(self.excuse(host))
+        """The holder whose key has run out: nobody has led since. Or who stood still, or waited for an answer of etcd's, since it read that
+        it leads: what it acknowledges needs its voters.
+        """
+        sync, seen = self.cluster().sync, self.lookout.seen.get(host)
+        unheard = seen is not None and seen.leader is not None and seen.leader.name == host
+        return (sync is not None and sync.leader == host) or unheard or bool(self.excuse(host))
 
     def _begun_before_the_pause(self, instance: Instance) -> bool:
         """The names come into force before the promotion, which may take a while: it is the last half of an election that was won."""
@@ -97,6 +100,9 @@ class SyncLaws(Laws):
         holder = (before.sync.leader if before.sync is not None else None) or ""
         if before.leader is None and before.resigned is None and not accepted and not off and self._seen_alive(holder, winner):
             self.break_("a leader was deposed that lives", f"{winner} took over from {holder}, which answers it, though its key was gone")
+
+    def _the_best_one_asks(self, host: str) -> None:
+        """`_the_best_one_won` says which of the voters may win."""
 
     def _the_best_one_won(self, winner: str, before: Cluster) -> None:
         """Any of those who hold every acknowledged commit may win (`_what_is_lost` says whether it did), after a moment for the preferred.

@@ -120,6 +120,13 @@ _ASYNCHRONOUS = (
         8,
         "2 requests_late leader 60;" + ";".join(f"{at} agent_told_to_end leader 1" for at in range(3, 43, 10)),
     ),
+    Mutant(
+        of_work.ranks_by_priority_and_name_alone,
+        ("asked to lead over a better pledge",),
+        (1,),
+        8,
+        "2 one_cut_from_leader db2 20; 5 power_off leader 30",
+    ),
     Mutant(of_work.pledges_before_it_froze, ("pledged while it streams",), (0,), 8, "2 agent_frozen leader 30"),
     Mutant(of_work.streams_while_it_is_pledged, ("streams while its pledge stands",), (0,), 8, "2 power_off leader 10"),
     Mutant(

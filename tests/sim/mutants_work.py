@@ -18,6 +18,18 @@ from tests.sim.planting import Garden, Rule
 # ---- pledges and elections -------------------------------------------------------------------------------------------------------
 
 
+def ranks_by_priority_and_name_alone(g: Garden) -> None:
+    """Of those who have pledged, the preferred one wins, or the first by name, though another holds more."""
+
+    def ranking(v: View) -> tuple[Pledge, ...]:
+        c = v.cluster
+        members = {p.name: c.member(p.name) if p.name != v.me else Member(v.me, tags=v.tags) for p in c.pledges} if c else {}
+        mine_or_able = [p for p in (c.pledges if c else ()) if p.name == v.me or election.may_stand(v, p)]
+        return tuple(sorted(mine_or_able, key=lambda p: (-(m.failover_priority if (m := members[p.name]) else 1), p.name)))
+
+    g.put(ranking, "ranking", election)
+
+
 def pledges_before_it_froze(g: Garden) -> None:
     """The pledge is published while the receiver still runs."""
 
