@@ -176,7 +176,7 @@ class Endpoints:
                     try:
                         answer = task.result()
                     except Failure as failure:
-                        if failure.final:
+                        if failure.final or failure.out_of_space:
                             raise Failure(f"etcd at {node.url} says: {failure.text}", code=failure.code) from failure
                         troubles[node] = failure.text
                         self.failed(node, failure.text)
@@ -247,7 +247,7 @@ class Endpoints:
             failure = Failure(f"{SILENT} within {share_s} s")
         except Failure as error:
             failure = error
-        if not failure.final:
+        if not (failure.final or failure.out_of_space):
             self.failed(node, failure.text)
         if failure.sent:
             raise failure

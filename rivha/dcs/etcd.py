@@ -31,6 +31,7 @@ class Etcd:
         self._prefix = prefix.rstrip("/") + "/"
         self._range = {"key": _b64(self._prefix), "range_end": _b64(self._prefix[:-1] + "0")}  # "0" comes after "/"
         self._endpoints = Endpoints(settings, self._range, clock)
+        self._out_of_space = False  # it was told
         self._watch = Watch(self._endpoints, self._range, self._prefix, clock)
 
     async def read(self, budget_s: float) -> Reading:
@@ -56,10 +57,31 @@ class Etcd:
             if failure.final:  # our own mistake, or a permission that the operator must grant
                 log.error("etcd refuses a transaction", why=failure.text, keys=[write.key for write in txn.then])
                 return Outcome.REFUSED
-            return Outcome.UNKNOWN
+            if not failure.out_of_space:
+                return Outcome.UNKNOWN
+            self._tell_out_of_space(failure.text)
+            return Outcome.REFUSED if await self._stands_as_read(txn, budget_s) else Outcome.UNKNOWN
         except DcsUnavailable:
             return Outcome.UNKNOWN
+        self._out_of_space = False
         return Outcome.DONE if answer.get("succeeded") else Outcome.REFUSED
+
+    def _tell_out_of_space(self, why: str) -> None:
+        """Once: it lasts until somebody acts, and a write is tried at every tick."""
+        if not self._out_of_space:
+            log.error("etcd refuses writes until somebody makes room: nobody can take over, and no voters can be recorded", why=why)
+        self._out_of_space = True
+
+    async def _stands_as_read(self, txn: Txn, budget_s: float) -> bool:
+        """A transaction that writes one of the keys that it guards was not applied if its guards still hold."""
+        guarded = {guard.key for guard in txn.when}
+        if not any(write.key in guarded for write in txn.then):
+            return False
+        try:
+            now = {item.key: item.mod_revision for item in (await self.read(budget_s)).items}
+        except DcsUnavailable:
+            return False
+        return all(now.get(guard.key, 0) == guard.mod_revision for guard in txn.when)
 
     def _compare(self, guard: Unchanged) -> Answer:
         # A key that does not exist compares as one of mod_revision 0

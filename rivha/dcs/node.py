@@ -17,7 +17,8 @@ from rivha.errors import DcsUnavailable
 Answer: TypeAlias = dict[str, Any]  # etcd's JSON; integers of 64 bits come as texts, zeros are left out
 
 # gRPC status codes, as etcd's gateway shows them
-INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED = 3, 5, 7
+INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED, RESOURCE_EXHAUSTED = 3, 5, 7, 8
+OUT_OF_SPACE = "database space exceeded"
 LEASE_NOT_FOUND = "requested lease not found"
 TOKEN_TROUBLE = ("invalid auth token", "revision of auth store is old", "user name is empty")
 OLDEST_VERSION = "3.4.0"  # the first that serves /v3
@@ -42,6 +43,11 @@ class Failure(DcsUnavailable):
     def token_trouble(self) -> bool:
         """The request was refused for its token, before anything was done: log in again, then it may be sent again."""
         return self.code is not None and any(words in self.text for words in TOKEN_TROUBLE)
+
+    @property
+    def out_of_space(self) -> bool:
+        """etcd's quota is used up: it still answers reads, and renews leases. What it was sent it has applied by now, or never will."""
+        return self.code == RESOURCE_EXHAUSTED and OUT_OF_SPACE in self.text
 
     @property
     def final(self) -> bool:

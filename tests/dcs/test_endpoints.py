@@ -15,7 +15,7 @@ from rivha.errors import DcsUnavailable
 from rivha.model import Outcome
 from tests.dcs.conftest import Connect
 from tests.dcs.stubs import dead_host, hanging_host, parrot
-from tests.etcd_process import EtcdServer, Proxy, eventually, proxy_to
+from tests.etcd_process import EtcdServer, Proxy, etcd_server, eventually, proxy_to
 
 BUDGET_S = 5.0
 LEADER = Txn((Unchanged("leader", 0),), (Put("leader", "a"),))
@@ -270,6 +270,27 @@ async def test_an_etcd_out_of_space_leaves_the_outcome_unknown(connect: Connect)
         full.fails("etcdserver: mvcc: database space exceeded", 8, 429)
 
         assert await dcs.commit(LEADER, BUDGET_S) is Outcome.UNKNOWN
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("version", ["", "3.5"])
+async def test_an_etcd_out_of_space_renews_leases_and_is_known_to_have_written_nothing(connect: Connect, version: str) -> None:
+    """What a guarded transaction came to can be asked without writing: only a leader that knows it still leads may go on as such."""
+    with etcd_server(version, ("--quota-backend-bytes", "300000")) as server, capture_logs() as logs:
+        dcs = connect(server.host)
+        lease_id = await dcs.grant(30.0, BUDGET_S)
+        assert await dcs.commit(Txn((Unchanged("leader", 0),), (Put("leader", "db1", lease_id),)), BUDGET_S) is Outcome.DONE
+        filled = [await dcs.commit(Txn((), (Put(f"filler{n}", "x" * 50_000),)), BUDGET_S) for n in range(20)]
+        assert filled[-1] is Outcome.UNKNOWN  # nothing guards what it writes
+        leader = (await dcs.read(BUDGET_S)).items[-1]
+        as_read = (Unchanged("leader", leader.mod_revision),)
+
+        assert await dcs.commit(Txn(as_read, (Put("leader", "db2", lease_id),)), BUDGET_S) is Outcome.REFUSED
+        assert (await dcs.read(BUDGET_S)).items[-1] == leader
+        assert await dcs.renew(lease_id, BUDGET_S) > 0
+        with pytest.raises(DcsUnavailable, match="space exceeded"):
+            await dcs.grant(30.0, BUDGET_S)
+    assert [entry["log_level"] for entry in logs] == ["error"], "told once"
 
 
 # ---- what people are told

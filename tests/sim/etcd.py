@@ -75,6 +75,7 @@ class Store(Lessor):
     compacted: int = 0  # changes up to this revision are forgotten: a watch that has not told of them begins anew
     keys: dict[str, KeyValue] = field(default_factory=dict)
     up: bool = True  # has a quorum
+    full: bool = False  # its quota is used up: nothing is put and no lease granted; all else goes on
     alone: dict[str, LoneMember] = field(default_factory=dict)  # by the host that asks it
     tells_late_s: dict[str, float] = field(default_factory=dict)  # by host: the watches of its member, which lags
     say: Callable[[str, str], None] = lambda who, text: None  # the transcript
@@ -105,7 +106,7 @@ class Store(Lessor):
         return self.up and not any(self.lone_member(host) for host in tuple(self.alone))
 
     def heal(self) -> None:
-        self.up = True
+        self.up, self.full = True, False
         self.alone.clear()
         self.tells_late_s.clear()
 
@@ -126,6 +127,9 @@ class Store(Lessor):
                 return Outcome.REFUSED
         if any(isinstance(w, Put) and w.lease_id and w.lease_id not in self.leases for w in txn.then):
             return Outcome.REFUSED
+        if self.full and any(isinstance(w, Put) for w in txn.then):
+            guarded = {compare.key for compare in txn.when}
+            return Outcome.REFUSED if any(w.key in guarded for w in txn.then) else Outcome.UNKNOWN
         self.write(txn.then)
         return Outcome.DONE
 
@@ -246,7 +250,10 @@ class SimDcs:
             return Outcome.UNKNOWN
 
     async def grant(self, ttl_s: float, budget_s: float) -> int:
-        return await self._ask(lambda: self._store.grant(ttl_s), budget_s)
+        lease_id = await self._ask(lambda: 0 if self._store.full else self._store.grant(ttl_s), budget_s)
+        if not lease_id:
+            raise DcsUnavailable("etcd says: database space exceeded")
+        return lease_id
 
     async def renew(self, lease_id: int, budget_s: float) -> float:
         # One that is over by the memory's clock, or not known to it, is not answered: etcd waits for its deletion.

@@ -85,6 +85,16 @@ def test_who_was_elected_leads_though_the_mode_was_turned_off_before_it_could():
     assert world.happened["mode_edited"]
 
 
+def test_a_postgres_that_dies_while_etcd_takes_no_writes_is_started_in_place():
+    """The key cannot be given back to the voters, nor a pledge be written: without a restart nothing would write until etcd has room."""
+    world = a_world("1 etcd_full db1 60\n5 postmaster_killed leader 1")
+    world.lasts_s = 70.0
+
+    assert not world.run()
+    assert world.laws.leaders == ["db1"]
+    assert world.clients.longest_outage_s(world.whole_at) < 5.0
+
+
 def test_a_leader_that_looks_seldom_is_not_convicted_by_silence_between_the_agents_alone():
     """Patroni's timing, and a firewall between the agents' ports: its renewals are the other witness (DESIGN 6.1)."""
     world = a_world("1.0 agents_unheard db1 100", ttl=30, loop_wait=10, retry_timeout=10)

@@ -146,6 +146,12 @@ def old_leader_answers(world: World, host: Host, seconds: float) -> None:
     etcd_elects(world, host, seconds)
 
 
+def etcd_full(world: World, _: Host, seconds: float) -> None:
+    """The quota of etcd is used up, for so long: it answers reads and renews leases, but takes no write and grants no lease."""
+    world.store.full = True
+    world.for_a_while("etcd's quota", seconds, lambda: setattr(world.store, "full", False))
+
+
 KINDS: tuple[Callable[[World, Host, float], None], ...] = (
     cut_from_etcd,
     all_cut_from_etcd,
@@ -165,4 +171,5 @@ KINDS: tuple[Callable[[World, Host, float], None], ...] = (
     member_without_quorum,
     late_watch,
     old_leader_answers,
+    etcd_full,
 )

@@ -11,12 +11,14 @@ from rivha.model import Role, State
 
 CRASHES_TO_RESIGN = 3  # within memory.CRASH_WINDOW_S
 FAILURES_TO_RESIGN = 3
+GIVE_BACK_S = 2.0  # a resignation that etcd takes is done within a tick; a restart in place takes about as long
 
 
 def voters_take_over(v: View) -> bool:
-    """Not if nobody did when I gave the key back before."""
+    """Not if nobody did when I gave the key back before; nor if it cannot be given back: an etcd out of space refuses that, and renews."""
     died = v.postgres.state is State.CRASHED and v.postgres.role is Role.PRIMARY
-    allowed = v.policy.failover_on_crash and not v.policy.paused and not v.memory.took_back
+    in_vain = v.memory.dead_since is not None and v.now - v.memory.dead_since > GIVE_BACK_S
+    allowed = v.policy.failover_on_crash and not v.policy.paused and not v.memory.took_back and not in_vain
     return died and allowed and bool(v.voters) and others_can_elect(v)
 
 
