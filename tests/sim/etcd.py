@@ -102,8 +102,8 @@ class Store(Lessor):
 
     @property
     def well(self) -> bool:
-        """It answers everybody."""
-        return self.up and not any(self.lone_member(host) for host in tuple(self.alone))
+        """It answers everybody, and takes what is written."""
+        return self.up and not self.full and not any(self.lone_member(host) for host in tuple(self.alone))
 
     def heal(self) -> None:
         self.up, self.full = True, False
