@@ -125,6 +125,11 @@ def pledges_land_late(world: World, _: Host, seconds: float) -> None:
     _late(world, records.PLEDGES, seconds)
 
 
+def wins_land_late(world: World, _: Host, seconds: float) -> None:
+    """Whatever takes the leader key, moves it or gives it back is carried out after its sender has given up."""
+    _late(world, records.LEADER, seconds)
+
+
 def standbys_restart_without_etcd(world: World, host: Host, number: float) -> None:
     """etcd is gone for most of a minute, and the standbys' machines start anew meanwhile, one after another."""
     wrong_network.etcd_down(world, host, 25.0 + number)
@@ -174,4 +179,5 @@ KINDS: tuple[Callable[[World, Host, float], None], ...] = (
     mode_edited,
     nosync_for_a_while,
     failover_with_loss,
+    wins_land_late,
 )
