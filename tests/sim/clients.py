@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 CHECK_EVERY_S = 0.5
 FALL = 2
+DIRECT_EVERY_S = 0.1
 PATIENCE_S = 8.0  # then a client cancels a commit that waits
 
 
@@ -88,6 +90,19 @@ class Clients:
                 self.refused += 1
                 self._failed()
 
+    async def write_directly(self) -> None:
+        """A client that goes past HAProxy, to every primary that is not routed: else routing would hide what fence and names are for."""
+        while True:
+            await asyncio.sleep(DIRECT_EVERY_S)
+            for name, instance in sorted(self.world.instances.items()):
+                if instance.writable and name not in self.routed and self.world.network.passes(CLIENT, name):
+                    self._commit(name, self._told_directly)
+
+    def _told_directly(self, done: Acknowledged | None) -> None:
+        """Nothing is an outage to it."""
+        if done is None:
+            self.unknown += 1
+
     def _failed(self) -> None:
         if self._failing_since is None:
             self._failing_since = self.world.loop.now
@@ -101,12 +116,23 @@ class Clients:
             self.world.note("client", f"writes work again after {lasted_s:.2f} s, on {name}")
 
     def _try(self, name: str) -> None:
-        """One transaction. It counts as acknowledged only when Postgres says so, without a warning, and the client hears it."""
-        instance = self.world.instances[name]
-        if not instance.writable or not self.world.network.passes(CLIENT, name):
+        """Where HAProxy sends it."""
+        if not self.world.instances[name].writable or not self.world.network.passes(CLIENT, name):
             self.refused += 1
             self._failed()
             return
+        self._commit(name, self._routed_told)
+
+    def _routed_told(self, done: Acknowledged | None) -> None:
+        if done is None:
+            self.unknown += 1
+            self._failed()
+        else:
+            self._worked(done.host)
+
+    def _commit(self, name: str, then: Callable[[Acknowledged | None], None]) -> None:
+        """One transaction. It counts as acknowledged only when Postgres says so, without a warning, and the client hears it."""
+        instance = self.world.instances[name]
         self._number += 1
         number, term = self._number, instance.led_term
 
@@ -115,10 +141,9 @@ class Clients:
                 done = Acknowledged(entry.ident, self.world.loop.now, name, term, number)
                 self.acknowledged.append(done)
                 self.world.laws.acknowledged(done)
-                self._worked(name)
+                then(done)
             else:
-                self.unknown += 1
-                self._failed()
+                then(None)
 
         entry = instance.commit(f"row {number}", told)
         if entry.ident in instance.syncrep.waiting:

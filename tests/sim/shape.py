@@ -58,6 +58,7 @@ class Shape:
     settings: Mapping[str, object] = field(default_factory=lambda: dict(SETTINGS))
     tags: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     write_every_s: float = WRITE_EVERY_S
+    goes_past_the_proxy: bool = False  # one more client
     lags: Mapping[str, float] = field(default_factory=dict)  # seconds that WAL is longer on its way to that standby
     settle_s: float = 75.0  # after the last fault, within which the laws of liveness must come true: the worst of 400 runs took 37
 
@@ -90,4 +91,4 @@ def of_seed(seed: int, nodes: int | None = None) -> Shape:
     if rng.random() < 0.3:
         tags[f"db{rng.randint(1, nodes)}"] = rng.choice(({"nofailover": True}, {"failover_priority": 2}, {"failover_priority": 0}))
     lags = {f"db{n}": rng.choice(LAGS_S) * rng.random() for n in range(1, nodes + 1)}
-    return Shape(nodes, settings, tags, write_every_s=0.05, lags=lags)
+    return Shape(nodes, settings, tags, write_every_s=0.05, goes_past_the_proxy=True, lags=lags)

@@ -40,14 +40,28 @@ def _ask_for_switchover(world: World, host: Host, at: str | None) -> None:
 
 
 def manual_failover(world: World, host: Host, _: float) -> None:
-    """An operator asks for a failover to this host, unless it leads."""
-    c = world.laws.cluster()
-    if not c.failover_revision and not (c.leader and c.leader.name == host.name):
-        world.store.commit(writes.file_failover(c, None, host.name, None))
+    """An operator asks for a failover to this host; to another, when it leads."""
+    c, other = world.laws.cluster(), _another(world, host)
+    if not c.failover_revision:
+        world.store.commit(writes.file_failover(c, None, other, None))
 
 
-def request_withdrawn(world: World, _: Host, __: float) -> None:
-    """An operator takes back the request that is filed."""
+def _another(world: World, host: Host) -> str:
+    """This host, or the next, when it leads."""
+    names, leader = sorted(world.hosts), world.store.value(records.LEADER)
+    return host.name if host.name != leader else names[(names.index(host.name) + 1) % len(names)]
+
+
+def request_withdrawn(world: World, host: Host, number: float) -> None:
+    """An operator takes back what was asked for; if nothing was, he asks for a switchover, and takes it back a tenth of so many s later."""
+    if world.laws.cluster().failover_revision:
+        _withdraw(world)
+    else:
+        switchover(world, host, 0.0)
+        world.later(number / 10.0, _withdraw, world)
+
+
+def _withdraw(world: World) -> None:
     c = world.laws.cluster()
     if c.failover_revision:
         world.store.commit(writes.clear_failover(c))
