@@ -119,6 +119,15 @@ def test_the_nodes_own_synchronous_commit_and_that_of_a_cluster_to_be_are_told_t
     assert any(text.startswith("bootstrap.dcs.postgresql.parameters.synchronous_commit: is local although") for text in config.warnings)
 
 
+def test_two_confirmations_without_slots_are_named():
+    """PostgreSQL counts connections: an old one of the same standby that is not over yet would be the second."""
+    without = {"synchronous_mode": "quorum", "postgresql": {"use_slots": False}}
+
+    assert any("PostgreSQL counts connections" in text for text in complaints({**without, "synchronous_node_count": 2}))
+    assert not complaints({**without, "synchronous_node_count": 1})
+    assert not complaints({**without, "synchronous_node_count": 2, "postgresql": {}})
+
+
 @pytest.mark.parametrize("mode", ["off", "quorum"])
 @pytest.mark.parametrize("interval", [0, 10, "10s", "1min", "0", False])
 def test_how_often_a_standby_replies_is_not_the_operators(mode, interval):
