@@ -46,6 +46,13 @@ class Fault:
 
 
 Script = list[Fault]
+_REINIT = ((0.1, "reinit_asked", "", 1.0),)
+PROVOKERS: Mapping[str, tuple[tuple[float, str, str, float], ...]] = {  # work -> so much later, the kind, whom ("": anybody), its number
+    "rewind": ((0.1, "cut_from_standbys", "leader", 10.0), (2.1, "power_off", "leader", 15.0)),
+    "clone": _REINIT,
+    "set_aside": _REINIT,
+    "resign": ((0.1, "switchover", "", 1.0),),
+}
 LEADER = "leader"
 LONGEST_S = 3600.0
 
@@ -118,9 +125,16 @@ def random_script(
         host = LEADER if rng.random() < 0.6 else rng.choice(hosts)
         fault = Fault(round(at, 3), kind, host, round(rng.uniform(0.1, 20.0), 3))  # as it is written: a story of it is the same run
         if not any(kind.startswith(name) for name in without):
-            script.append(fault)
+            script += [fault, *provoking(fault, hosts)]
         at += pace * rng.choice((0.02, 0.1, 0.5, 2.0, 5.0, 12.0, 20.0)) * rng.uniform(0.5, 1.5)
-    return script
+    return sorted(script)
+
+
+def provoking(trap: Fault, hosts: list[str]) -> Script:
+    """What brings about the work that a trap waits for, where that is rare."""
+    one = hosts[int(trap.number * 31) % len(hosts)]
+    brings = next((faults for work, faults in PROVOKERS.items() if trap.kind in TRAPS and trap.kind.endswith(f"_in_{work}")), ())
+    return [Fault(round(trap.at + after_s, 3), kind, host or one, number) for after_s, kind, host, number in brings]
 
 
 async def play(world: World, script: Script) -> None:

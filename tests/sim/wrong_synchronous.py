@@ -156,11 +156,13 @@ def nosync_for_a_while(world: World, host: Host, seconds: float) -> None:
     wrong_people.tagged(world, host, {**host.tags, "nosync": True}, seconds)
 
 
-def failover_with_loss(world: World, host: Host, _: float) -> None:
-    """An operator gives up on whoever holds the commits. It counts once nobody leads."""
-    c = world.laws.cluster()
-    if not c.failover_revision and not (c.leader and c.leader.name == host.name):
-        world.store.commit(writes.file_failover(c, None, host.name, None, accept_loss=True))
+def failover_with_loss(world: World, host: Host, number: float) -> None:
+    """An operator gives up on whoever holds the commits, and whose power goes for 10 s and twice so many. It counts once nobody leads."""
+    c, leader = world.laws.cluster(), _leader(world)
+    named = host.name if host.name != leader else _other(world, leader, number)
+    if not c.failover_revision:
+        world.store.commit(writes.file_failover(c, None, named, None, accept_loss=True))
+        wrong_machines.power_off(world, world.hosts[leader], 10.0 + 2.0 * number)
 
 
 KINDS: tuple[Callable[[World, Host, float], None], ...] = (
