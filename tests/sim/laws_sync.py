@@ -34,6 +34,7 @@ LATELY = 100  # acknowledged rows that each change of the voters is judged by
 @dataclass
 class SyncLaws(Laws):
     paused_at: float = math.inf  # when the pause in office began
+    off_since: float = math.inf  # when the synchronous mode was turned off; infinite: it is on
     modes_at: float = 0.0  # when the configuration was last edited
     last: Acknowledged | None = None  # the last acknowledged row
     given_up: dict[str, int] = field(default_factory=dict)  # holder without voters -> the revision at which an operator appointed another
@@ -198,7 +199,11 @@ class SyncLaws(Laws):
         return config.get("synchronous_mode", "off") if config else self.world.settings["synchronous_mode"]
 
     def _what_is_lost(self, winner: str, before: Cluster) -> None:
-        """Nothing, but where an operator accepts it, and in mode off, whose takeovers compare nothing but the published position."""
+        """Nothing, but where an operator accepts it, and in mode off.
+
+        There takeovers compare nothing but the published position, as in asynchronous mode, once the leader has heard of it: until then
+        the votes decide, and what is lost is at most what was acknowledged since the mode was turned off.
+        """
         accepted = before.failover is not None and before.failover.accept_loss and before.failover.candidate == winner
         if accepted and before.sync is not None and before.sync.leader is not None and not before.sync.voters:
             self.given_up[before.sync.leader] = self.cluster().revision
@@ -206,10 +211,13 @@ class SyncLaws(Laws):
         missing = [a for a in self.world.clients.acknowledged if a.ident not in self.forgiven and not disk.holds(a.ident)]
         if not missing:
             return
-        if accepted or (before.config is not None and before.config.get("synchronous_mode") == "off"):
-            self.forgiven |= {a.ident for a in missing}
+        off = self.off_since < math.inf
+        if off and not accepted and not before.held_revision and not (before.sync is not None and before.sync.voters):
+            super()._what_is_lost(winner, before)
             return
-        self.break_("the winner lacks acknowledged rows", f"{winner} lacks {len(missing)}, the first is row {missing[0].number}")
+        self.forgiven |= {a.ident for a in missing if accepted or a.at >= self.off_since}
+        if missing := [a for a in missing if a.ident not in self.forgiven]:
+            self.break_("the winner lacks acknowledged rows", f"{winner} lacks {len(missing)}, the first is row {missing[0].number}")
 
     def acknowledged(self, done: Acknowledged) -> None:
         """Whoever may lead now, or may be elected, holds it."""
@@ -256,6 +264,8 @@ class SyncLaws(Laws):
         if key == records.CONFIG:
             self.modes_at = self.world.loop.now
             config = self.cluster().config
+            off = config is not None and config.get("synchronous_mode") == "off"
+            self.off_since = min(self.off_since, self.world.loop.now) if off else math.inf
             paused = bool(config and config.get("pause"))
             self.paused_at = (self.paused_at if self.paused_at < math.inf else self.world.loop.now) if paused else math.inf
         if key == records.SYNC:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from rivha.agent.brain import actions as do
-from rivha.agent.brain import election, holding
+from rivha.agent.brain import election, holding, votes
 from rivha.agent.brain.view import View
 from rivha.dcs import records, writes
 from rivha.dcs.base import Txn
@@ -45,6 +45,11 @@ def position_one_is_published_for_ever(g: Garden) -> None:
         return before(c, 1, slots, retain_slots)
 
     g.put(publish_status, "publish_status", writes)
+
+
+def off_needs_no_votes(g: Garden) -> None:
+    """Once the mode is turned off anybody takes over, though the leader has not heard of it: what the voters hold is lost."""
+    g.put(lambda v: v.synchronous, "decide", votes)
 
 
 # ---- single guards ---------------------------------------------------------------------------------------------------------------
@@ -130,6 +135,15 @@ OF_GUARDS = (
         40,
         "2 mode_edited db1 0; 10 power_off leader 50; 15 wins_land_late leader 40; 23.3 mode_edited db1 0.04",
         QUORUM_OF_TWO,
+        first=SYNCHRONOUS,
+    ),
+    Mutant(
+        off_needs_no_votes,
+        ("the winner lacks acknowledged rows",),
+        (0,),
+        40,
+        "2 one_cut_from_leader db1 30; 7.9 cut_from_etcd leader 40; 8 mode_edited db1 0; 8.2 power_off leader 40; 8.2 power_off db2 30",
+        Shape(settings=QUORUM),
         first=SYNCHRONOUS,
     ),
 )
