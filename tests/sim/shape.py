@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 SETTINGS: Mapping[str, object] = {
     "ttl": 10,
@@ -34,6 +35,7 @@ HABITS: tuple[Mapping[str, object], ...] = (
 )
 
 
+TRAFFIC = ("write_every_s", "goes_past_the_proxy", "lags")
 WRITE_EVERY_S = 0.25  # the clients, together
 LAGS_S = (0.0, 0.0, 0.05, 0.3, 1.0)  # of a seed's links, at the most: without them standbys are always equal when they are compared
 
@@ -75,10 +77,33 @@ class Shape:
         """Faults that the promise does not cover."""
         return BEYOND if self.synchronous else frozenset()
 
+    @property
+    def traffic(self) -> dict[str, object]:
+        """Of clients and links: what is not as usual."""
+        usual = Shape()
+        return {key: getattr(self, key) for key in TRAFFIC if getattr(self, key) != getattr(usual, key)}
+
+    def with_traffic(self, traffic: Mapping[str, Any]) -> Shape:
+        """Raises ValueError, saying what is wrong."""
+        if not isinstance(traffic, Mapping) or (unknown := set(traffic) - set(TRAFFIC)):
+            raise ValueError(f"it has {', '.join(TRAFFIC)} and nothing else, not {unknown if isinstance(traffic, Mapping) else traffic}")
+        shape = replace(self, **traffic)
+        if not isinstance(shape.goes_past_the_proxy, bool):
+            raise ValueError(f"goes_past_the_proxy is true or false, not {shape.goes_past_the_proxy}")
+        if not isinstance(shape.lags, Mapping) or not set(shape.lags) <= set(self.names):
+            raise ValueError(f"lags: a host of {', '.join(self.names)} -> seconds")
+        if not all(_is_seconds(value) for value in shape.lags.values()) or not (_is_seconds(shape.write_every_s) and shape.write_every_s):
+            raise ValueError("lags and write_every_s are seconds, up to ten")
+        return shape
+
     def __str__(self) -> str:
         changed = {k: v for k, v in self.settings.items() if v != SETTINGS.get(k)}
         lags = {name: round(lag_s, 2) for name, lag_s in self.lags.items() if lag_s}
         return f"{self.nodes} nodes {changed or ''} {dict(self.tags) or ''} {f'lags {lags}' if lags else ''}".strip()
+
+
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0.0 <= value <= 10.0
 
 
 def of_seed(seed: int, nodes: int | None = None) -> Shape:

@@ -13,6 +13,7 @@ A story is a header, the faults, and what came of them:
 
 Header lines may be left out; `seed`, `tags` and `settings` (JSON, on top of shape.py's) may be given too. `jitter on`: messages take
 their time as in a seed's run; else each takes a millisecond, so that a transcript changes only when what it tells of does.
+`traffic` (JSON) gives what Shape says of clients and links: write_every_s, goes_past_the_proxy, lags.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from tests.sim.shape import SETTINGS, Shape
 from tests.sim.world import World
 
 FOLDER = Path(__file__).parent / "stories"
-HEADER = ("seed", "nodes", "lasts", "jitter", "settings", "tags")
+HEADER = ("seed", "nodes", "lasts", "jitter", "settings", "tags", "traffic")
 FAULTS, TRANSCRIPT = "faults:", "transcript:"
 TAGS = (*PLAIN_FALSE, "failover_priority", "sync_priority")
 T = TypeVar("T")
@@ -76,6 +77,7 @@ class Story:
         header += ["jitter on"] if self.jitter else []
         header += [f"settings {json.dumps(changed)}"] if changed else []
         header += [f"tags {json.dumps(self.shape.tags)}"] if self.shape.tags else []
+        header += [f"traffic {json.dumps(self.shape.traffic)}"] if self.shape.traffic else []
         return "\n".join([*header, FAULTS, *(str(fault) for fault in self.script), TRANSCRIPT, self.transcript])
 
 
@@ -140,7 +142,11 @@ def _header(lines: Sequence[str]) -> Story:
     tags: Any = _value(given, "tags", json.loads, {})
     if not isinstance(settings, dict):
         raise StoryError(f"settings: names and values, not {json.dumps(settings)}")
-    shape = Shape(nodes, {**SETTINGS, **settings}, tags)
+    traffic: Any = _value(given, "traffic", json.loads, {})
+    try:
+        shape = Shape(nodes, {**SETTINGS, **settings}, tags).with_traffic(traffic)
+    except (TypeError, ValueError) as error:
+        raise StoryError(f"traffic: {error}") from error
     _check(shape, lasts_s)
     if given.get("jitter", "off") not in ("on", "off"):
         raise StoryError(f"jitter {given['jitter']}: on or off")
