@@ -1,6 +1,6 @@
 """The laws of what has to happen soon while faults last: somebody takes over, and the leader publishes its position.
 
-Looked at twice a second, like those of lookout.py. Only for a network, clocks and machines that are well and have been.
+Looked at twice a second, like those of lookout.py. Only for whom etcd answers, and clocks and machines that are well and have been.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rivha.model import Lsn, Role, State
 from tests.sim.disk import agree
+from tests.sim.network import ETCD
 
 if TYPE_CHECKING:
     from tests.sim.host import Host
@@ -35,7 +36,7 @@ class Waits:
                 self.able_since.setdefault(host.name, now)
             else:
                 self.able_since.pop(host.name, None)
-        self._somebody_takes_over(now, calm=calm)
+        self._somebody_takes_over(now)
 
     def _the_position_is_published(self, host: Host, now: float, *, calm: bool) -> None:
         """What the followers' lag is measured by is no older than PUBLISHED_EVERY_S, a beat and etcd's answer (HAZARDS C 40)."""
@@ -51,20 +52,21 @@ class Waits:
             self.laws.break_("the published position is old", f"{host.name}: {c.optime}, {now - before[0]:.0f} s ago it was at {before[1]}")
             del self.unpublished[host.name]
 
-    def _somebody_takes_over(self, now: float, *, calm: bool) -> None:
+    def _somebody_takes_over(self, now: float) -> None:
         """While nobody leads, or the leader is lost for all to see, those who may take over do not go on waiting.
 
-        They have suspect_after, two beats and ELECTION_S, and each candidate more may hold back a second.
+        They have suspect_after, three beats, what a request to etcd may take and ELECTION_S; each candidate more may hold back a second.
         """
-        world = self.laws.world
-        if not calm or not self._election_is_open() or now < self.laws.void_until:
+        world, network = self.laws.world, self.laws.world.network
+        in_order = world.store.well and network.slow == 1.0 and not (network.loss or network.late or network.late_keys)
+        if not in_order or not self._election_is_open() or now < self.laws.void_until:
             self.open_since = now
             return
         since = {name: max(at, self.open_since) for name, at in self.able_since.items()}
         policy = max((world.hosts[name].policy for name in since), key=lambda p: p.loop_wait_s, default=None)
         if policy is None or self.open_since in self.told:
             return
-        limit_s = policy.suspect_after_s + 2 * policy.loop_wait_s + ELECTION_S + len(world.hosts)
+        limit_s = policy.suspect_after_s + 3 * policy.loop_wait_s + policy.retry_timeout_s + ELECTION_S + len(world.hosts)
         waiting = {name for name, at in since.items() if now - at > limit_s}
         if self._may_elect(waiting):
             self.told.add(self.open_since)
@@ -91,12 +93,16 @@ class Waits:
         return len(voters) > sync.quorum and all(self.laws.may_lead_by_itself(instances[name]) for name in voters)
 
     def _could_take_over(self, host: Host) -> bool:
-        """A standby in order, published, whose agent is in order and has been, and which left nobody's history."""
+        """A standby in order, published, that left nobody's history; its agent is in order, has been, and hears etcd.
+
+        Other cuts are of no account: who takes over needs etcd alone.
+        """
         i, member = host.instance, self.laws.cluster().member(host.name)
         runs = i.state is State.RUNNING and i.role is Role.STANDBY and not i.trouble.hung and not i.has_backlog and not i.trouble.files_s
         published = member is not None and (member.state, member.role) == ("running", "replica")
         awake = host.core is not None and not host.core.tick.stopping and not self.laws.excuse(host.name) and not host.policy.paused
-        if not (runs and published and awake) or host.job not in GIVES_WAY:
+        hears = self.laws.world.network.talk(host.name, ETCD) and host.rate == 1.0
+        if not (runs and published and awake and hears) or host.job not in GIVES_WAY:
             return False
         last = self.laws.world.instances[self.laws.leaders[-1]].disk if self.laws.leaders else i.disk
         return agree(i.disk.wal, last.wal) == len(i.disk.wal)
