@@ -151,7 +151,7 @@ class SyncLaws(Laws):
 
         Without voters nobody else can be elected, so it goes on, but an operator may appoint one: then it must first hear of that.
         """
-        if (seen := self.lookout.seen.get(host)) is not None and seen.revision < self.given_up.get(host, 0):
+        if self._was_given_up_unheard(host):
             return
         sync, h, now = self.cluster().sync, self.world.hosts[host], self.world.loop.now
         policy = h.policy
@@ -162,6 +162,11 @@ class SyncLaws(Laws):
         succeeded = sync is not None and sync.leader not in (None, host) and not policy.paused
         if succeeded and now - since > limit_s and not h.instance.trouble.files_s:
             self.break_("/primary is answered by who was succeeded", f"{host}, {sync.leader if sync else ''} leads")
+
+    def _was_given_up_unheard(self, host: str) -> bool:
+        """It held all commits without voters, an operator appointed another and accepts the loss, and it has not read etcd since."""
+        seen = self.lookout.seen.get(host)
+        return seen is not None and seen.revision < self.given_up.get(host, 0)
 
     def may_lead_by_itself(self, instance: Instance) -> bool:
         """A voter, if so many others can vote that one is elected."""
@@ -225,8 +230,8 @@ class SyncLaws(Laws):
         self._nobody_waited_for_who_was_gone(done)
         c = self.cluster()
         sync, asynchronous = c.sync, "off" in (self._mode(), self.world.hosts[done.host].policy.synchronous_mode)
-        if asynchronous and not (c.leader and c.leader.name == done.host):
-            self.forgiven.add(done.ident)  # the mode promises no more
+        if (asynchronous and not (c.leader and c.leader.name == done.host)) or self._was_given_up_unheard(done.host):
+            self.forgiven.add(done.ident)  # the mode promises no more, or the operator gave it up
         if done.ident in self.forgiven or sync is None or sync.leader is None:
             return
         disk = self.world.instances[done.host].disk
