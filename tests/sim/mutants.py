@@ -136,17 +136,19 @@ _ASYNCHRONOUS = (
         20,
         "1 cut_from_etcd_in_pledge leader 9.754; 2 agent_frozen leader 40; 14 postmaster_killed db1 1; 14 postmaster_killed db2 1",
     ),
-    Mutant(of_work.worst_candidate_wins, ("a worse candidate won",), (0,), 8, "1.5 cut_from_standbys db2 6; 3 power_off leader 30"),
+    Mutant(
+        of_work.worst_candidate_wins, ("asked to lead over a better pledge",), (0,), 8, "1.5 cut_from_standbys db2 6; 3 power_off leader 30"
+    ),
     Mutant(
         of_work.impatient_candidate,
-        ("a worse candidate won",),
+        ("won before others could pledge",),
         (0, 2, 3),
         8,
         "1.5 cut_from_standbys db2 6; 2 deaf_watch db1 1; 2 deaf_watch db3 1; 3 power_off leader 30",
     ),
     Mutant(
         of_work.patience_counted_from_the_key,
-        ("a worse candidate won",),
+        ("won before others could pledge", "asked to lead over a better pledge"),
         (0, 2, 3),
         8,
         "1.5 cut_from_standbys db2 6; 2 pause leader 30; 2.5 deaf_watch db1 1; 2.5 deaf_watch db3 1; 3 power_off leader 40",
