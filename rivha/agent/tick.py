@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from rivha.agent.alarms import Alarms
-from rivha.agent.brain.actions import Stop
+from rivha.agent.brain.actions import Promote, Stop
 from rivha.agent.brain.decide import decide
 from rivha.agent.brain.memory import Memory, remember
 from rivha.agent.brain.synchronous import next_step
@@ -127,7 +127,9 @@ class Tick:
         lease_outcome = await self.performer.lease(view, decision.lease.action)
         self._vouch(view)
         await self.chores.perform(view, settings(view, self.chores.done))
-        if not urgent:
+        # An answer that did not come took its time: another may lead by now, and the next look will tell.
+        late = lease_outcome is Outcome.UNKNOWN and isinstance(decision.postgres.action, Promote)
+        if not (urgent or late):
             postgres_outcome = await self.performer.on_postgres(view, decision.postgres.action)
         view = replace(view, lease=self.leases.leader, job=self.jobs.job)
         self._vouch(view)  # again: a promotion may have begun

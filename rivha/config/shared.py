@@ -280,9 +280,7 @@ def undermined(d: Dynamic) -> list[str]:
     if why := UNSAFE_COMMITS.get(level):
         found.append(f"postgresql.parameters.synchronous_commit: is {level} although synchronous_mode is {d.synchronous_mode}; {why}")
     if d.synchronous_node_count > 1 and not d.postgresql.use_slots:
-        why = (
-            "PostgreSQL counts connections, and only a slot keeps one standby from counting twice while its old connection dies"
-        )
+        why = "PostgreSQL counts connections, and only a slot keeps one standby from counting twice while its old connection dies"
         found.append(f"postgresql.use_slots: is false although synchronous_node_count is {d.synchronous_node_count}; {why}")
     return found
 

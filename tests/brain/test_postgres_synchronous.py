@@ -127,6 +127,15 @@ def test_a_crashed_primary_starts_in_place_while_etcd_is_silent_whatever_its_lea
     assert postgres(gone(State.CRASHED, left_s=-60.0).settings(synchronous_mode="off")) != do.Start(True)
 
 
+def test_nor_does_it_start_while_its_resignation_may_be_carried_out_yet():
+    """Whoever takes over then counts on it that nothing runs here."""
+    down = gone(State.CRASHED, left_s=-60.0)
+    assert down.lease is not None
+    down.lease = replace(down.lease, doubtful=True)
+
+    assert not (isinstance(action := postgres(down), do.Start) and action.primary)
+
+
 def test_an_agent_that_begins_while_etcd_is_silent_starts_nothing_as_a_primary():
     blind = a_view().me(PRIMARY, State.STOPPED).mode("quorum").etcd_silent(60.0)
 

@@ -9,7 +9,7 @@ import math
 from dataclasses import replace
 
 from rivha.agent.brain import actions as do
-from rivha.agent.brain import holding, leading, quorum, synchronous, votes
+from rivha.agent.brain import holding, leading, quorum, succession, synchronous, votes
 from rivha.agent.brain.view import View
 from rivha.dcs import records, writes
 from rivha.dcs.base import Txn
@@ -56,8 +56,9 @@ def promotes_while_its_record_is_in_doubt(g: Garden) -> None:
 
 
 def the_dead_keep_the_key(g: Garden) -> None:
-    """Who leaves its dead Postgres to the voters does not give them the key."""
+    """Who leaves its dead Postgres to the voters does not give them the key, for as long as it takes."""
     g.without(holding.give_the_key_back_to_the_voters)
+    g.put(float("inf"), "GIVE_BACK_S", succession)
 
 
 def the_dead_say_where_they_ended(g: Garden) -> None:

@@ -308,8 +308,11 @@ class SimPostgres:
 
     async def checkpoint(self) -> None:
         self._reachable()
-        generation = self._i.generation
-        await asyncio.sleep(self._i.trouble.checkpoint_s)
+        generation, end = self._i.generation, self._i.world.loop.now + self._i.trouble.checkpoint_s
+        while self._i.world.loop.now < end:
+            await asyncio.sleep(min(POLL_S, end - self._i.world.loop.now))
+            if self._i.generation != generation:
+                raise PostgresUnavailable("the server closed the connection unexpectedly")
         self._i.checkpoint(generation)
 
     async def timelines(self) -> tuple[HistoryLine, ...]:

@@ -114,11 +114,18 @@ def stop_a_primary_of_unknown_right(v: View) -> PostgresVerdict | None:
 def restart_in_place_while_my_lease_lives(v: View) -> PostgresVerdict | None:
     """A crash during an etcd outage: while my lease lives, or my voters have just shown that nobody was elected, nobody else can lead.
 
-    Later than that the fence would stop it again at once; it is a standby until etcd answers.
+    Later than that the fence would stop it again at once; it is a standby until etcd answers. So it is while a resignation of mine may
+    be carried out yet: whoever takes over then counts on it that nothing runs here.
     """
     if not (v.down and v.has_data and v.postgres.role is Role.PRIMARY) or v.stopping:
         return None
-    if v.lease is None or v.step_down_at is None or not v.may_retry("start") or v.memory.handed_over_term == v.memory.last_term:
+    if (
+        v.lease is None
+        or v.lease.doubtful
+        or v.step_down_at is None
+        or not v.may_retry("start")
+        or v.memory.handed_over_term == v.memory.last_term
+    ):
         return None
     if v.now < v.step_down_at:
         return Verdict(Start(True, None, v.step_down_at), "etcd is silent but nobody else can lead yet: starting Postgres in place")
