@@ -76,7 +76,7 @@ class Lookout:
         """A primary whose agent can read that another leads is stopped at once, by the tick, not only when the fence would."""
         leader = self.laws.cluster().leader
         second = host.instance.writable and leader is not None and leader.name != host.name
-        since = max(host.well_since, self.laws.leader_at, self.laws.void_until)
+        since = max(host.well_since, self.laws.leader_at, self.laws.void_until, self.paused_at.get(host.name, 0.0))
         well = host.core is not None and not host.frozen_agent and now - since > host.policy.loop_wait_s + AT_ONCE_S
         if second and well and self.calm() and not host.policy.paused and not host.instance.trouble.files_s:
             self.laws.break_("a second primary goes on", f"{host.name}, {leader.name if leader else ''} leads")
