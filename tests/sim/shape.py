@@ -116,4 +116,4 @@ def of_seed(seed: int, nodes: int | None = None) -> Shape:
     if rng.random() < 0.3:
         tags[f"db{rng.randint(1, nodes)}"] = rng.choice(({"nofailover": True}, {"failover_priority": 2}, {"failover_priority": 0}))
     lags = {f"db{n}": rng.choice(LAGS_S) * rng.random() for n in range(1, nodes + 1)}
-    return Shape(nodes, settings, tags, write_every_s=0.05, goes_past_the_proxy=True, lags=lags)
+    return Shape(nodes, settings, tags, write_every_s=0.1, goes_past_the_proxy=True, lags=lags)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rivha.agent.brain.evidence import InForce, Reply, remembered_names, remembered_replies
 from rivha.model import Outcome, Role, State
@@ -67,11 +67,16 @@ class Memory:
 
 def remember(v: View) -> Memory:
     """The memory after this look. Pure; the tick puts it into the View before it asks for a decision."""
-    m = replace(v.memory, pledge_ground=_ground_of_a_pledge(v))
+    m = _updated(v.memory, pledge_ground=_ground_of_a_pledge(v))
     m = _of_whose_wal_it_is(v, m)
     m = _of_the_cluster(v, m)
     m = _of_postgres(v, m)
     return _of_the_job(v, m)
+
+
+def _updated(m: Memory, **changes: Any) -> Memory:
+    """The same object where nothing changes, as at most ticks."""
+    return m if all(getattr(m, name) == value for name, value in changes.items()) else replace(m, **changes)
 
 
 def _ground_of_a_pledge(v: View) -> tuple[int, int, int] | None:
@@ -88,7 +93,7 @@ def _since(condition: bool, before: float | None, now: float) -> float | None:
 
 
 def _of_the_cluster(v: View, m: Memory) -> Memory:
-    m = replace(
+    m = _updated(
         m,
         blind_since=_since(v.cluster is None, m.blind_since, v.now),
         stopping_since=_since(v.stopping, m.stopping_since, v.now),
@@ -97,19 +102,19 @@ def _of_the_cluster(v: View, m: Memory) -> Memory:
     c = v.cluster
     if c is None:
         return m
-    m = replace(m, initialized=m.initialized or bool(c.initialize), leaderless_since=_since(c.leader is None, m.leaderless_since, v.now))
+    m = _updated(m, initialized=m.initialized or bool(c.initialize), leaderless_since=_since(c.leader is None, m.leaderless_since, v.now))
     mine = c.pledge(v.me)
     standing = mine is not None and (c.leader is None or c.leader.term == mine.term) and not v.unreadable  # nobody pledges on that
-    m = replace(m, standing_since=_since(standing, m.standing_since, v.now))
+    m = _updated(m, standing_since=_since(standing, m.standing_since, v.now))
     if c.leader is None:
-        return replace(m, gave_back=m.gave_back or (c.resigned is not None and c.resigned.leader == v.me))
+        return _updated(m, gave_back=m.gave_back or (c.resigned is not None and c.resigned.leader == v.me))
     if c.leader.term != m.last_term:
-        m = replace(m, took_back=m.gave_back and c.leader.name == v.me, gave_back=False)
+        m = _updated(m, took_back=m.gave_back and c.leader.name == v.me, gave_back=False)
     names = frozenset(member.name for member in c.members)
     if c.leader.name == v.me and c.leader.term != m.last_term:  # what ended the term before is no reason to end this one
         failures = {kind: f for kind, f in m.failures.items() if kind not in ("start", "promote")}
-        m = replace(m, crashes=(), failures=failures, start_took_too_long=False)
-    return replace(m, last_term=c.leader.term, last_leader=c.leader.name, last_members=names)
+        m = _updated(m, crashes=(), failures=failures, start_took_too_long=False)
+    return _updated(m, last_term=c.leader.term, last_leader=c.leader.name, last_members=names)
 
 
 def _of_whose_wal_it_is(v: View, m: Memory) -> Memory:
@@ -118,21 +123,21 @@ def _of_whose_wal_it_is(v: View, m: Memory) -> Memory:
     if j is not None and (j.ended_at is None or j.ended_at != m.job_seen_at):
         followed, adrift = _whom_the_job_follows(v, j, followed, adrift)
     if c is None:
-        return replace(m, followed=followed, adrift=adrift)
+        return _updated(m, followed=followed, adrift=adrift)
     revision = c.sync.revision if c.sync is not None else 0
     if c.leader is None:
         unseen = revision != m.sync_revision  # whoever takes the lead writes `sync`: somebody may have led and gone while I did not look
-        return replace(m, followed=0 if unseen or _writes_what_is_nobodys(v) else followed, adrift=adrift)
+        return _updated(m, followed=0 if unseen or _writes_what_is_nobodys(v) else followed, adrift=adrift)
     if v.key_is_mine:
         after = followed if followed == m.last_term and not adrift else 0
         succeeded = after if v.term != m.last_term else m.succeeded
-        return replace(m, followed=v.term, adrift=False, succeeded=succeeded, sync_revision=revision)
+        return _updated(m, followed=v.term, adrift=False, succeeded=succeeded, sync_revision=revision)
     if _writes_what_is_nobodys(v):
         followed = 0
     elif followed != v.term and _may_point_at_the_leader(v):  # the same node in another term, or its next life
         proven = followed != 0 and not adrift and followed == v.leader_went_on_from
         followed, adrift = (v.term, False) if proven else (followed, True)
-    return replace(m, followed=followed, adrift=adrift, sync_revision=revision)
+    return _updated(m, followed=followed, adrift=adrift, sync_revision=revision)
 
 
 def _whom_the_job_follows(v: View, j: Job, followed: int, adrift: bool) -> tuple[int, bool]:
@@ -164,8 +169,8 @@ def _of_postgres(v: View, m: Memory) -> Memory:
     given_up = m.starting_since is not None and not alive and v.now - m.starting_since > v.policy.primary_start_timeout_s
     lasted = m.primary_since is not None and alive and v.now - m.primary_since >= CRASH_WINDOW_S
     if alive and p.role is Role.PRIMARY:  # who has been one since, promoted by hand perhaps, may have left the history it was compared with
-        m = replace(m, history="", compared_term=0)
-    return replace(
+        m = _updated(m, history="", compared_term=0)
+    return _updated(
         m,
         crashes=crashes,
         took_back=m.took_back and not lasted,
@@ -198,12 +203,12 @@ def _of_the_job(v: View, m: Memory) -> Memory:
     if j.outcome == "failed":
         hindered = before.hindered + (j.result == HINDERED)
         failures[j.kind] = Failures(before.in_a_row + 1, j.ended_at, hindered, j.detail)
-    m = replace(m, job_seen_at=j.ended_at, failures=failures)
+    m = _updated(m, job_seen_at=j.ended_at, failures=failures)
     if j.kind == "compare":
-        return replace(m, history=j.result if j.outcome == "done" else "unknown", compared_term=j.term, compared_at=j.ended_at)
+        return _updated(m, history=j.result if j.outcome == "done" else "unknown", compared_term=j.term, compared_at=j.ended_at)
     if j.kind == "handover" and j.outcome == "done":
         request = v.last_cluster.failover if v.last_cluster else None
-        return replace(m, handed_over_term=j.term, handed_over_to=j.subject or None, tried_request=request.revision if request else None)
+        return _updated(m, handed_over_term=j.term, handed_over_to=j.subject or None, tried_request=request.revision if request else None)
     if j.kind in ("rewind", "clone", "promote", "bootstrap") and j.outcome == "done":
-        return replace(m, history="", compared_term=0)
+        return _updated(m, history="", compared_term=0)
     return m

@@ -186,7 +186,7 @@ def _publishing(v: View, me: Member, h: Housekeeping) -> Iterator[Chore]:
     """Changes at once; positions that only move, every LSN_EVERY_S."""
     vanished = v.my_member is None or v.my_member.lease_id != v.member_lease_id
     due = v.now - h.published_at >= LSN_EVERY_S
-    changed = h.published is None or _without_positions(me) != _without_positions(h.published)
+    changed = h.published is None or _with_positions_of(h.published, me) != h.published
     member = me if changed or vanished or (due and me != h.published) else None
     i_lead = v.i_lead and v.postgres.role is Role.PRIMARY and v.running
     optime = v.postgres.wal_lsn or h.optime  # a Postgres that refuses us does not tell
@@ -196,8 +196,8 @@ def _publishing(v: View, me: Member, h: Housekeeping) -> Iterator[Chore]:
         yield Publish(member, status, optime, slots)
 
 
-def _without_positions(m: Member) -> Member:
-    return replace(m, xlog_location=None, receive_lsn=None, replay_lsn=None)
+def _with_positions_of(other: Member, m: Member) -> Member:
+    return replace(m, xlog_location=other.xlog_location, receive_lsn=other.receive_lsn, replay_lsn=other.replay_lsn)
 
 
 def _leaders(v: View, h: Housekeeping) -> Iterator[Chore]:
