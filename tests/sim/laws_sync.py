@@ -37,7 +37,8 @@ class SyncLaws(Laws):
     off_since: float = math.inf  # when the synchronous mode was turned off; infinite: it is on
     modes_at: float = 0.0  # when the configuration was last edited
     last: Acknowledged | None = None  # the last acknowledged row
-    given_up: dict[str, int] = field(default_factory=dict)  # holder without voters -> the revision at which an operator appointed another
+    given_up: dict[str, int] = field(default_factory=dict)  # holder -> the revision at which an operator appointed another
+    given_up_alone: set[str] = field(default_factory=set)  # of these who had no voters
     stood_at: dict[str, float] = field(default_factory=dict)  # since when a pledge of that host has stood
     flowed: tuple[float, str, int] = (0.0, "", 0)  # when a row was acknowledged last, where, and by which start of that Postgres
     signs: dict[tuple[str, str], list[float]] = field(default_factory=dict)  # (leader, witness) -> when it was last seen to live
@@ -151,7 +152,7 @@ class SyncLaws(Laws):
 
         Without voters nobody else can be elected, so it goes on, but an operator may appoint one: then it must first hear of that.
         """
-        if self._was_given_up_unheard(host):
+        if host in self.given_up_alone and self._was_given_up_unheard(host):
             return
         sync, h, now = self.cluster().sync, self.world.hosts[host], self.world.loop.now
         policy = h.policy
@@ -164,7 +165,7 @@ class SyncLaws(Laws):
             self.break_("/primary is answered by who was succeeded", f"{host}, {sync.leader if sync else ''} leads")
 
     def _was_given_up_unheard(self, host: str) -> bool:
-        """It held all commits without voters, an operator appointed another and accepts the loss, and it has not read etcd since."""
+        """It held the commits, an operator appointed another and accepts the loss, and it has not read etcd since."""
         seen = self.lookout.seen.get(host)
         return seen is not None and seen.revision < self.given_up.get(host, 0)
 
@@ -210,8 +211,9 @@ class SyncLaws(Laws):
         the votes decide, and what is lost is at most what was acknowledged since the mode was turned off.
         """
         accepted = before.failover is not None and before.failover.accept_loss and before.failover.candidate == winner
-        if accepted and before.sync is not None and before.sync.leader is not None and not before.sync.voters:
+        if accepted and before.sync is not None and before.sync.leader is not None:
             self.given_up[before.sync.leader] = self.cluster().revision
+            self.given_up_alone = self.given_up_alone - {before.sync.leader} | ({before.sync.leader} if not before.sync.voters else set())
         disk = self.world.instances[winner].disk
         missing = [a for a in self.world.clients.acknowledged if a.ident not in self.forgiven and not disk.holds(a.ident)]
         if not missing:
@@ -249,7 +251,7 @@ class SyncLaws(Laws):
         world = self.world
         strict = world.shape.settings.get("synchronous_mode_strict") and not world.happened["mode_edited"] and world.whole_at
         others = [i for i in world.instances.values() if i.host != done.host]
-        replaced = any(world.hosts[i.host].job in ("clone", "rewind", "set_aside") or i.disk.marker for i in others)
+        replaced = any(world.hosts[i.host].job in ("clone", "rewind", "set_aside") or i.disk.marker or not i.disk.system_id for i in others)
         if strict and not replaced and not any(i.disk.holds(done.ident, flushed=True) for i in others):
             self.break_("strict, and acknowledged by one node alone", f"{done.host}, row {done.number}")
 

@@ -75,8 +75,8 @@ class Waits:
     def _election_is_open(self) -> bool:
         """Nobody leads; synchronous, the holder answers nobody and renews nothing, whether its key is still there or not."""
         c = self.laws.cluster()
-        if c.failover is not None or not c.initialize or c.config is None or c.config.get("pause"):
-            return False
+        if c.failover is not None or c.complaints or not c.initialize or c.config is None or c.config.get("pause"):
+            return False  # who cannot read what decides stands still
         if not self.laws.world.shape.synchronous:
             return c.leader is None
         holder = self.laws.world.hosts.get((c.sync.leader if c.sync is not None else None) or "")
