@@ -49,9 +49,8 @@ def a_member(name: str, role: str = "replica", state: str = "running", lsn: int 
         state=state,
         conn_url=f"postgres://10.0.0.{number}:5432/postgres",
         api_url=f"http://10.0.0.{number}:8008/patroni",
-        timeline=1,
         xlog_location=lsn,
-        **more,
+        **{"timeline": 1, **more},
     )
 
 
@@ -173,7 +172,7 @@ class World:
     def leader(self, name: str = "db1", role: str = "primary", **more: Any) -> World:
         """Somebody else leads; `role` is what that node published."""
         self._set(leader=LeaderKey(name, 33, TERM), sync=SyncState(name, frozenset(), 0, 60))
-        return self.member(a_member(name, role, **{"succeeded": (TERM, BEFORE), **more}))
+        return self.member(a_member(name, role, **{"succeeded": (TERM, BEFORE), "timeline": 2, **more}))
 
     def leaderless(self, for_s: float = 0.0) -> World:
         """Who has pledged did so at once. The key of who led last, if it is there, says what that one said last."""

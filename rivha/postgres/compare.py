@@ -61,6 +61,8 @@ async def compare(parts: Parts, upstream: Upstream) -> tuple[History, str]:
         timeline, end, read = await (_stopped(parts, control) if file is None else _running(parts, file))
         leader = await ask_leader(parts, upstream)  # again: mine may have streamed on meanwhile, and must not seem to be ahead
         past = await asyncio.to_thread(local_history, parts, timeline)
+        if file is not None and past and end < past[-1].lsn:
+            raise CommandFailed(f"the local Postgres went on to timeline {timeline} meanwhile")
         found, text = history.judge(timeline, end, past, leader.timeline, leader.lsn, leader.past)
         mine = twins.Mine(timeline, past[-1].lsn if past else 0, end, read)
         problem = await _why_not_followed(parts, upstream, leader, mine, control) if found is History.SAME else None

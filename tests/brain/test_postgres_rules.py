@@ -8,9 +8,8 @@ import pytest
 
 from rivha.agent.brain import actions as do
 from rivha.agent.brain.memory import Failures
-from rivha.agent.brain.upkeep import describe
 from rivha.model import Data, Role, State, Upstream
-from tests.build import BEFORE, ME, MEMBER_LEASE, NOW, PRIMARY, STANDBY, TERM, World, a_member, a_view, decided, streams_to
+from tests.build import ME, MEMBER_LEASE, NOW, PRIMARY, STANDBY, World, a_member, a_view, decided, streams_to
 
 DB1 = Upstream("db1", "10.0.0.1", 5432)
 KILL_HUNG = do.Stop(fast_s=0.0, quit_s=0.3)
@@ -258,65 +257,6 @@ def test_what_cannot_be_rewound_is_kept_aside_and_cloned():
 def test_a_standby_follows_a_new_leader_by_reload_as_soon_as_it_accepts_writes():
     assert postgres(a_view().me().leader("db1")) == do.Follow(DB1)
     assert postgres(a_view().me().leader("db1", "replica")) == do.Nothing()
-
-
-def test_a_leader_that_went_on_from_another_history_is_compared_with_before_it_is_followed():
-    """Two timelines of one number look alike to Postgres (decision 10): only who streamed from one leader in one term has a part of it."""
-    w = a_view().me().leader("db1")
-
-    assert postgres(w.remembers(followed=BEFORE + 1)) == do.Compare(DB1, TERM)
-    assert postgres(w.remembers(followed=0)) == do.Compare(DB1, TERM)
-    assert isinstance(postgres(w.compared("diverged")), do.Stop)
-    assert postgres(w.compared("same")) == do.Follow(DB1)
-    for said in ((TERM, 0), (TERM - 1, BEFORE), None):
-        assert postgres(a_view().me().leader("db1", succeeded=said)) == do.Compare(DB1, TERM)
-    assert postgres(a_view().me().leader("db1", succeeded=None).busy("pledge")) == do.Compare(DB1, TERM)
-
-
-def test_what_streams_already_is_compared_when_nobody_knows_from_which_history():
-    w = a_view().me(upstream=DB1.address, streaming=True)
-
-    assert postgres(w.leader("db1").remembers(followed=0)) == do.Compare(DB1, TERM)
-    assert isinstance(postgres(w.compared("diverged")), do.Stop)
-    assert postgres(w.compared("same")) == do.Nothing()
-    assert postgres(w.compared("").remembers(followed=TERM)) == do.Nothing()
-    assert postgres(w.leader("db1", succeeded=None).remembers(followed=0)) == do.Nothing()  # a leader of a version that does not say
-
-
-def test_what_lies_here_is_of_whom_it_was_told_to_follow_whether_or_not_it_was_seen_to_stream():
-    w = a_view().me().leader("db1")
-
-    assert w.ended("follow", term=TERM).view().memory.followed == TERM
-    assert w.ended("start", term=TERM).view().memory.followed == TERM
-    assert w.ended("start").view().memory.followed == BEFORE  # as a standby of nobody
-    assert w.ended("clone").view().memory.followed == 0
-    assert a_view().me(PRIMARY).leader("db1").view().memory.followed == 0  # what it writes is nobody's
-
-
-def test_a_leader_says_from_which_term_it_went_on():
-    w = a_view().me(PRIMARY).leads().remembers(last_term=BEFORE)
-
-    assert (w.view().memory.followed, w.view().memory.succeeded) == (TERM, BEFORE)
-    assert describe(w.view(), a_member("db2")).succeeded == (TERM, BEFORE)
-    assert describe(a_view().me().leader("db1").view(), a_member("db2")).succeeded is None
-    for missed in ({"last_term": BEFORE + 1}, {"adrift": True}):  # somebody led in between, or the same one again
-        assert w.remembers(last_term=BEFORE, adrift=False).remembers(**missed).view().memory.succeeded == 0
-
-
-def test_who_may_have_missed_a_leadership_knows_of_no_history_in_common():
-    assert a_view().me().leaderless().view().memory.followed == BEFORE
-    assert a_view().me().leaderless().remembers(sync_revision=59).view().memory.followed == 0  # whoever takes the lead writes `sync`
-
-
-def test_a_leader_that_leads_anew_says_first_from_where():
-    """What it promoted meanwhile has been streamed already, perhaps."""
-    w = a_view().me(upstream=DB1.address, streaming=True)
-
-    assert w.leader("db1").view().memory.followed == TERM
-    drifting = w.leader("db1", succeeded=None).view()
-    assert drifting.memory.adrift
-    assert not drifting.shares_the_leaders_past
-    assert not w.leader("db1").remembers(adrift=True).view().shares_the_leaders_past
 
 
 def test_nothing_streams_while_my_pledge_stands():

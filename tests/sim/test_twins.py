@@ -44,3 +44,19 @@ def test_nor_after_an_operator_accepted_the_loss_in_a_quorum_cluster(again: str)
 
     assert not world.laws.broken
     assert compared_before_it_followed(world)
+
+
+@pytest.mark.parametrize("mode", ["off", "quorum"])
+def test_nor_the_twin_of_who_was_told_to_follow_the_same_leader_and_got_nothing_from_it(mode: str):
+    """db3 points at db2, which it does not reach, and makes timeline 2 anew; db4 has db2's. (Hostile reading.)"""
+    accepts = "; 30 failover_with_loss db3 0" if mode == "quorum" else ""
+    script = f"1.5 power_off db1 300; 20 cut_from_etcd db4 33; 21.5 power_off db2 300{accepts}"
+    settings = {**SETTINGS, "synchronous_mode": mode, "maximum_lag_on_failover": 100_000}
+    world = World(0, Shape(4, settings=settings, settle_s=200.0), script=faults.parse(script.replace(";", "\n")), transcript=True)
+    world.lasts_s, world.network.jitter = 95.0, False
+    pairs = {("db3", "db2:5432"), ("db2:5432", "db3"), ("db2", "db3:5432")}
+    world.later(2.0, world.network.cuts.update, pairs)
+    world.later(42.0, world.network.cuts.difference_update, pairs)
+
+    assert not world.run()
+    assert any("db4    compared histories leader=db3 result=diverged" in line for line in world.lines)

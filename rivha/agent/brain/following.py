@@ -194,6 +194,8 @@ def follow_the_leader(v: View) -> PostgresVerdict | None:
     if not v.leader_is_writable:
         return Verdict(Nothing(), f"waiting for {upstream.name} to accept writes")
     known = v.shares_the_leaders_past and v.postgres.receive_lsn is not None  # else an old primary, perhaps, that has not streamed since
+    # It cannot be compared: a backlog or an apply delay of hours, no connection left, no right. Numbers are what is left then.
+    known = known or (_compared(v) == "unknown" and v.postgres.receive_lsn is not None and v.mine_is_an_older_timeline)
     if not known and _compared(v) != "same":
         # Its timeline may only look like the leader's: Postgres goes by numbers, and would stream on (decision 10)
         return None if _compared(v) == "diverged" else _compare(v) or Verdict(Nothing(), "waiting before comparing histories again")

@@ -109,7 +109,8 @@ def _of_the_cluster(v: View, m: Memory) -> Memory:
     if c.leader is None:
         return _updated(m, gave_back=m.gave_back or (c.resigned is not None and c.resigned.leader == v.me))
     if c.leader.term != m.last_term:
-        m = _updated(m, took_back=m.gave_back and c.leader.name == v.me, gave_back=False)
+        failures = {kind: f for kind, f in m.failures.items() if kind != "compare"}  # they were about another leader
+        m = _updated(m, took_back=m.gave_back and c.leader.name == v.me, gave_back=False, failures=failures)
     names = frozenset(member.name for member in c.members)
     if c.leader.name == v.me and c.leader.term != m.last_term:  # what ended the term before is no reason to end this one
         failures = {kind: f for kind, f in m.failures.items() if kind not in ("start", "promote")}
@@ -118,7 +119,9 @@ def _of_the_cluster(v: View, m: Memory) -> Memory:
 
 
 def _of_whose_wal_it_is(v: View, m: Memory) -> Memory:
-    """Whoever followed one leader in one term has a part of one history (decision 10). What is not certain is forgotten: it is compared."""
+    """Whoever was told to follow one leader in one term has a part of one history (decision 10). What is not certain is forgotten, and
+    compared.
+    """
     j, c, followed, adrift = v.job, v.cluster, m.followed, m.adrift
     if j is not None and (j.ended_at is None or j.ended_at != m.job_seen_at):
         followed, adrift = _whom_the_job_follows(v, j, followed, adrift)
@@ -135,7 +138,7 @@ def _of_whose_wal_it_is(v: View, m: Memory) -> Memory:
     if _writes_what_is_nobodys(v):
         followed = 0
     elif followed != v.term and _may_point_at_the_leader(v):  # the same node in another term, or its next life
-        proven = followed != 0 and not adrift and followed == v.leader_went_on_from
+        proven = followed != 0 and followed == v.leader_went_on_from
         followed, adrift = (v.term, False) if proven else (followed, True)
     return _updated(m, followed=followed, adrift=adrift, sync_revision=revision)
 
@@ -175,7 +178,7 @@ def _of_postgres(v: View, m: Memory) -> Memory:
         crashes=crashes,
         took_back=m.took_back and not lasted,
         primary_alive=(p.role is Role.PRIMARY) if alive else (m.primary_alive and v.busy),
-        dead_since=_since(p.state is State.CRASHED and p.role is Role.PRIMARY, m.dead_since, v.now),
+        dead_since=_since(p.state is State.CRASHED and p.role is Role.PRIMARY and not v.busy, m.dead_since, v.now),
         silent_since=_since(p.state is State.SILENT, m.silent_since, v.postgres_seen_at),  # the look itself takes a second and more
         start_took_too_long=(m.start_took_too_long or given_up) and p.state is not State.RUNNING,
         starting_since=_since(p.state is State.STARTING, m.starting_since, v.now),

@@ -232,9 +232,20 @@ class View:
 
     @property
     def shares_the_leaders_past(self) -> bool:
-        """My WAL and the leader's come from one leader in one term: then Postgres' own numbers tell who may stream (decision 10)."""
+        """My WAL and the leader's come from one leader in one term: then Postgres' own numbers tell who may stream (decision 10).
+
+        Of a later leader mine must be an older timeline than its own: who got nothing of that term's may have made its number again.
+        """
         m = self.memory
-        return m.followed != 0 and not m.adrift and m.followed in (self.term, self.leader_went_on_from)
+        if m.followed == 0 or m.adrift:
+            return False
+        return m.followed == self.term or (m.followed == self.leader_went_on_from and self.mine_is_an_older_timeline)
+
+    @property
+    def mine_is_an_older_timeline(self) -> bool:
+        """Than the leader's, by number: then it is at least not another timeline of the leader's number."""
+        mine, leader = self.postgres.timeline, self.leader_member
+        return mine is not None and leader is not None and leader.timeline is not None and mine < leader.timeline
 
     @property
     def my_member(self) -> Member | None:
