@@ -13,7 +13,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from rivha.dcs import records
-from rivha.dcs.base import KeyValue
+from rivha.dcs.base import KeyValue, Put, Txn
 from rivha.model import Cluster, Role, State, SyncState
 from tests.sim.disk import Disk, agree
 from tests.sim.laws import Laws, barred
@@ -39,6 +39,7 @@ class SyncLaws(Laws):
     last: Acknowledged | None = None  # the last acknowledged row
     given_up: dict[str, int] = field(default_factory=dict)  # holder -> the revision at which an operator appointed another
     given_up_alone: set[str] = field(default_factory=set)  # of these who had no voters
+    asked_at: dict[str, float] = field(default_factory=dict)  # when that host's last request to lead left it; etcd may be slow
     stood_at: dict[str, float] = field(default_factory=dict)  # since when a pledge of that host has stood
     flowed: tuple[float, str, int] = (0.0, "", 0)  # when a row was acknowledged last, where, and by which start of that Postgres
     signs: dict[tuple[str, str], list[float]] = field(default_factory=dict)  # (leader, witness) -> when it was last seen to live
@@ -66,7 +67,7 @@ class SyncLaws(Laws):
             self.break_("the key was taken without the voters", f"by {winner}, pledged {sorted(pledged)}, {told(before.sync)}")
         old = before.leader.name if before.leader is not None else ""
         for witness in (winner, ""):
-            if self._seen_alive(old, witness):
+            if self._seen_alive(old, witness, winner):
                 self.break_(
                     "a leader was deposed that lives", f"{winner} took over from {old}, which {'renews' if not witness else 'answers it'}"
                 )
@@ -76,9 +77,14 @@ class SyncLaws(Laws):
         signs, now = self.signs.setdefault((host, witness), []), self.world.loop.now
         signs[:] = [at for at in (*signs, now) if now - at < KEPT_S]
 
-    def _seen_alive(self, host: str, witness: str) -> bool:
+    def asked(self, host: str, txn: Txn) -> None:
+        super().asked(host, txn)
+        if any(isinstance(write, Put) and write.key == records.LEADER for write in txn.then):
+            self.asked_at[host] = self.world.loop.now
+
+    def _seen_alive(self, host: str, witness: str, winner: str) -> bool:
         """When it must have been silent: within what a suspicion takes, but before the candidate's last look, on a network in order."""
-        network, now = self.world.network, self.world.loop.now
+        network, now = self.world.network, self.asked_at.get(winner, self.world.loop.now)
         begin = now - self.world.hosts[witness or host].policy.suspect_after_s + ON_THE_WAY_S
         well = not network.loss and not network.late and not network.late_keys and network.slow == 1.0
         return well and any(begin < at < now - LAST_LOOK_S for at in self.signs.get((host, witness), []))
@@ -100,7 +106,7 @@ class SyncLaws(Laws):
         if before.sync is not None and winner not in before.sync.voters and not named and not accepted and not off:
             self.break_("who is no voter leads", f"{winner}, {told(before.sync)}")
         holder = (before.sync.leader if before.sync is not None else None) or ""
-        if before.leader is None and before.resigned is None and not accepted and not off and self._seen_alive(holder, winner):
+        if before.leader is None and before.resigned is None and not accepted and not off and self._seen_alive(holder, winner, winner):
             self.break_("a leader was deposed that lives", f"{winner} took over from {holder}, which answers it, though its key was gone")
 
     def _the_best_one_asks(self, host: str) -> None:
