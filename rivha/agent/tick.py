@@ -124,6 +124,8 @@ class Tick:
         # A primary that must stop does not wait for etcd's answer about anything.
         urgent = view.is_primary and isinstance(decision.postgres.action, Stop)
         postgres_outcome = await self.performer.on_postgres(view, decision.postgres.action) if urgent else Outcome.REFUSED
+        if view.policy.paused:
+            self._vouch(view)  # before etcd is waited for: nothing is fenced in a pause
         lease_outcome = await self.performer.lease(view, decision.lease.action)
         self._vouch(view)
         await self.chores.perform(view, settings(view, self.chores.done))

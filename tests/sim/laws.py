@@ -47,6 +47,7 @@ class Laws:
     starts: dict[tuple[str, int], list[float]] = field(default_factory=dict)  # of primaries, by host and term
     leader_at: float = 0.0  # when the leader key was last written
     lookout: Lookout = field(init=False)
+    orphaned_at: dict[str, float] = field(default_factory=dict)  # when a promotion ended there whose agent has died meanwhile
     void_until: float = 0.0  # etcd was wiped: leases promise nothing until everybody has heard
 
     def __post_init__(self) -> None:
@@ -77,7 +78,7 @@ class Laws:
             return "etcd was wiped"
         if h.core is None or h.frozen_agent:
             return "its agent does not run, and the world has neither guard nor watchdog"
-        if self.world.loop.now - h.well_since < policy.retry_timeout_s + policy.loop_wait_s + 1.5:
+        if self.world.loop.now - max(h.well_since, self.orphaned_at.get(host, 0.0)) < policy.retry_timeout_s + policy.loop_wait_s + 1.5:
             return "its agent has just begun to look"
         if self.world.loop.now - self.lookout.paused_at.get(host, -HEARING_S) < HEARING_S or policy.paused:
             return "it has not heard, or only just, that a pause is over (docs/decisions/0008)"
@@ -343,6 +344,7 @@ class Laws:
         """When a Postgres becomes writable, no other one is, whose agent could have stopped it. Nobody restarts in place for ever."""
         self._a_crash_loop_ends(instance)
         if not self.world.hosts[instance.host].job:
+            self.orphaned_at[instance.host] = self.world.loop.now
             return  # what an agent began that has died since: nobody routes to it, and the next agent stops it
         for other in self.world.instances.values():
             if other is not instance and other.writable and not self.excuse(other.host) and not self.excuse(instance.host):

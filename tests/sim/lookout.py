@@ -141,7 +141,10 @@ class Lookout:
         """Nobody judges, copies or rewinds by a leader that has not said that it is out of recovery, nor rewinds before its checkpoint."""
         member, now = self.laws.cluster().member(source), self.laws.world.loop.now
         since = (self.unflushed_since if work == "rewind" else self.unready_since).get(source)
-        if since is not None and now - since > self.laws.world.hosts[host].policy.loop_wait_s + AT_ONCE_S and self.calm():
+        asker = self.laws.world.hosts[host]
+        view = asker.core.desk.latest if asker.core is not None else None
+        looked_s = asker.clock() - view.now if view is not None else 0.0  # before: etcd, or a disk, may have kept it waiting since
+        if since is not None and now - looked_s - since > asker.policy.loop_wait_s + AT_ONCE_S and self.calm():
             says = f"{member.role}, {member.state}" if member is not None else "nothing"
             self.laws.break_("asked of a leader that is not ready", f"{host}: {work}; {source} says {says}")
 

@@ -17,6 +17,8 @@ def judge(laws: Laws) -> None:
     world, c = laws.world, laws.cluster()
     leader = c.leader.name if c.leader else None
     writable = [i.host for i in world.instances.values() if i.writable]
+    if leader is None and not writable and _no_copy_is_left(laws):
+        return
     if leader is None or writable != [leader]:
         laws.break_("liveness: one legitimate primary", f"leader {leader}, writable {writable}")
         return
@@ -39,6 +41,12 @@ def judge(laws: Laws) -> None:
         laws.break_("liveness: the voters are as the configuration says, and commits are acknowledged", unsettled)
     _histories_agree(laws, primary, c)
     _settings_are_in_force(laws, c)
+
+
+def _no_copy_is_left(laws: Laws) -> bool:
+    """A disk was lost while the others were being copied anew: then there is a backup to restore, and nothing to judge."""
+    lost = laws.world.happened["disk_lost"] + laws.world.happened["directory_removed"]
+    return lost > 0 and not any(i.disk.system_id and not i.disk.marker for i in laws.world.instances.values())
 
 
 def _nothing_more_is_lost(laws: Laws, held: set[int]) -> None:
