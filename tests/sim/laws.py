@@ -78,8 +78,9 @@ class Laws:
             return "etcd was wiped"
         if h.core is None or h.frozen_agent:
             return "its agent does not run, and the world has neither guard nor watchdog"
-        if self.world.loop.now - max(h.well_since, self.orphaned_at.get(host, 0.0)) < policy.retry_timeout_s + policy.loop_wait_s + 1.5:
-            return "its agent has just begun to look"
+        looking_s = self.world.loop.now - max(h.well_since, self.orphaned_at.get(host, 0.0))
+        if looking_s < 1.5 * policy.retry_timeout_s + policy.loop_wait_s + 1.5:
+            return "its agent has just begun to look"  # the first look alone may take half a retry_timeout
         if self.world.loop.now - self.lookout.paused_at.get(host, -HEARING_S) < HEARING_S or policy.paused:
             return "it has not heard, or only just, that a pause is over (docs/decisions/0008)"
         return ""
