@@ -6,6 +6,7 @@ unit in the name, LSNs are byte positions in the WAL.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -120,6 +121,16 @@ class Upstream:
     @property
     def address(self) -> str:
         return f"{self.host}:{self.port}"
+
+    @staticmethod
+    @functools.lru_cache(maxsize=64)  # asked for several times a tick, of the same few members
+    def of(name: str, conn_url: str) -> Upstream | None:
+        """host and port out of Patroni's conn_url, `postgres://host:port/postgres`; None when there are none."""
+        if "://" not in conn_url:
+            return None
+        address = conn_url.split("://", 1)[1].split("/", 1)[0].split("?", 1)[0]
+        host, _, port = address.rpartition(":")
+        return Upstream(name, host.strip("[]"), int(port)) if host and port.isdigit() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +283,10 @@ class Cluster:
     complaints: tuple[str, ...] = ()  # keys that do not parse: never acted upon, shown to people
 
     def member(self, name: str | None) -> Member | None:
-        return next((m for m in self.members if m.name == name), None)
+        for member in self.members:
+            if member.name == name:
+                return member
+        return None
 
     def pledge(self, name: str) -> Pledge | None:
         return next((p for p in self.pledges if p.name == name), None)

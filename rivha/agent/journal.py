@@ -26,11 +26,13 @@ class Journal:
 
     def __init__(self, kept: int = KEPT) -> None:
         self._entries: deque[Entry] = deque(maxlen=kept)
+        self._gist: tuple[str, ...] = ()  # of the last one
 
     def record(self, entry: Entry) -> bool:
         """True when the decision is a new one."""
-        if self._entries and self._entries[-1].decision.gist == entry.decision.gist:
+        if (gist := entry.decision.gist) == self._gist:
             return False
+        self._gist = gist
         self._entries.append(entry)
         return True
 

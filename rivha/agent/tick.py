@@ -133,11 +133,12 @@ class Tick:
         late = lease_outcome is Outcome.UNKNOWN and isinstance(decision.postgres.action, Promote)
         if not (urgent or late):
             postgres_outcome = await self.performer.on_postgres(view, decision.postgres.action)
-        view = replace(view, lease=self.leases.leader, job=self.jobs.job)
+        if view.lease is not self.leases.leader or view.job is not self.jobs.job:
+            view = replace(view, lease=self.leases.leader, job=self.jobs.job)
         self._vouch(view)  # again: a promotion may have begun
         self.chores.saw(view)
         self.desk.publish(view)
-        member = describe(view, replace(self.base, scheduled_restart=self.scheduled_restart()))
+        member = describe(view, self.base, self.scheduled_restart())
         self.chores.moved = False
         await self.chores.perform(view, upkeep(view, member, self.chores.done))
         await self.chores.keep_member_alive(view)

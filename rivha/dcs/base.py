@@ -22,6 +22,9 @@ class KeyValue:
     create_revision: int
     lease_id: int = 0
 
+    def __hash__(self) -> int:
+        return hash((self.key, self.mod_revision))  # which says it all, and costs a fraction: what was parsed is kept by it
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -29,6 +32,9 @@ class Reading:
 
     revision: int
     items: tuple[KeyValue, ...]
+
+    def __hash__(self) -> int:
+        return self.revision
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ class _Parser(_Tried):
             initialize=initialize.value if initialize else None,
             initialize_revision=self.written(INITIALIZE),
             initialize_lease_id=initialize.lease_id if initialize else 0,
-            config=self.read(CONFIG, lambda kv: _object(kv.value)),
+            config=self.read(CONFIG, _config),
             config_revision=self.written(CONFIG),
             leader=self.leader(leader) if leader else None,
             members=tuple(self.member(kv) for kv in self.below(MEMBERS)),
@@ -96,7 +96,7 @@ class _Parser(_Tried):
 
     def read(self, key: str, parse: Callable[[KeyValue], T]) -> T | None:
         item = self.items.get(key)
-        return None if item is None else self.tried(key, lambda: parse(item))
+        return None if item is None else self.tried(key, lambda: _parsed(parse, item))
 
     def leader(self, kv: KeyValue) -> LeaderKey:
         """A leader key without a name is still a leader key: nobody may think that it is free."""
@@ -108,6 +108,11 @@ class _Parser(_Tried):
         member, complaints = _member(kv)
         self.complaints.extend(complaints)
         return member
+
+
+@lru_cache(maxsize=64)  # of the keys, one at a time has something new
+def _parsed(parse: Callable[[KeyValue], T], kv: KeyValue) -> T:
+    return parse(kv)
 
 
 @lru_cache(maxsize=64)  # of several members, one at a time publishes something new
@@ -211,6 +216,10 @@ def _get(data: _Object, key: str, convert: Callable[[object], T]) -> T:
         return convert(data[key])
     except ValueError as mistake:
         raise ValueError(f"{key} {mistake}") from mistake
+
+
+def _config(kv: KeyValue) -> _Object:
+    return _object(kv.value)
 
 
 def _status(kv: KeyValue) -> tuple[Lsn, Mapping[str, Lsn], tuple[str, ...]]:

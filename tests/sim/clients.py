@@ -80,23 +80,27 @@ class Clients:
             self.world.laws.lookout.answered(host)
         return answer
 
-    async def write(self) -> None:
-        while True:
-            await asyncio.sleep(self.world.shape.write_every_s)
-            routed = sorted(self.routed)
-            if routed:
-                self._try(self.world.rng.choice(routed))
-            else:
-                self.refused += 1
-                self._failed()
+    def begin(self) -> None:
+        """Timers and not tasks: these are the most frequent events of the world."""
+        self.world.later(self.world.shape.write_every_s, self._write)
+        if self.world.shape.goes_past_the_proxy:
+            self.world.later(DIRECT_EVERY_S, self._write_directly)
 
-    async def write_directly(self) -> None:
+    def _write(self) -> None:
+        self.world.later(self.world.shape.write_every_s, self._write)
+        routed = sorted(self.routed)
+        if routed:
+            self._try(self.world.rng.choice(routed))
+        else:
+            self.refused += 1
+            self._failed()
+
+    def _write_directly(self) -> None:
         """A client that goes past HAProxy, to every primary that is not routed: else routing would hide what fence and names are for."""
-        while True:
-            await asyncio.sleep(DIRECT_EVERY_S)
-            for name, instance in sorted(self.world.instances.items()):
-                if instance.writable and name not in self.routed and self.world.network.passes(CLIENT, name):
-                    self._commit(name, self._told_directly)
+        self.world.later(DIRECT_EVERY_S, self._write_directly)
+        for name, instance in self.world.instances.items():
+            if instance.writable and name not in self.routed and self.world.network.passes(CLIENT, name):
+                self._commit(name, self._told_directly)
 
     def _told_directly(self, done: Acknowledged | None) -> None:
         """Nothing is an outage to it."""
@@ -135,8 +139,11 @@ class Clients:
         instance = self.world.instances[name]
         self._number += 1
         number, term = self._number, instance.led_term
+        patience: asyncio.TimerHandle | None = None
 
         def told(entry: Entry, answer: Answer) -> None:
+            if patience is not None:
+                patience.cancel()
             if answer is Answer.ACKNOWLEDGED and self.world.network.passes(name, CLIENT):
                 done = Acknowledged(entry.ident, self.world.loop.now, name, term, number)
                 self.acknowledged.append(done)
@@ -147,4 +154,4 @@ class Clients:
 
         entry = instance.commit(f"row {number}", told)
         if entry.ident in instance.syncrep.waiting:
-            self.world.later(PATIENCE_S, instance.syncrep.cancel, entry)
+            patience = self.world.later(PATIENCE_S, instance.syncrep.cancel, entry)

@@ -59,6 +59,8 @@ class Disk:
     def holds(self, ident: int, *, flushed: bool = False) -> bool:
         """Whether that entry lies here; idents only grow along a WAL. `flushed`: so that it survives a power failure."""
         upto = self.flushed if flushed else len(self.wal)
+        if not upto or self.wal[upto - 1].ident <= ident:  # mostly it is about the newest
+            return upto > 0 and self.wal[upto - 1].ident == ident
         place = bisect_left(self.wal, ident, 0, upto, key=lambda entry: entry.ident)
         return place < upto and self.wal[place].ident == ident
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from contextvars import copy_context
+from collections import deque
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from rivha.dcs.base import Delete, KeyValue, Put, Reading, Txn
 from rivha.errors import DcsUnavailable
 from rivha.model import Outcome
-from tests.sim.loop import PROCESS
 from tests.sim.network import ETCD, Network
 
 T = TypeVar("T")
@@ -84,6 +84,7 @@ class Store(Lessor):
     on_request: Callable[[str, Txn], None] = lambda host, txn: None  # a transaction leaves its sender; it may take effect late, or never
     on_answer: Callable[[str, Reading], None] = lambda host, reading: None  # what was read has come to its reader
     on_write: list[Callable[[str, KeyValue | None], None]] = field(default_factory=list)  # the world's laws, and the watches
+    context: Context = field(default_factory=copy_context)  # nobody's: what is under way goes on when its sender freezes or dies
 
     def isolate(self, host: str, seconds: float, *, leads: bool = False) -> None:
         """For so long. `leads`: it was the leader, hangs, and does not know that the others have elected another."""
@@ -206,10 +207,8 @@ class SimDcs:
         `of_memory`: what a server without a quorum that takes itself for the leader answers, if anything.
         """
         self.requests += 1
-        loop, network = asyncio.get_running_loop(), self._network
+        loop, network, outside = asyncio.get_running_loop(), self._network, self._store.context
         answer: asyncio.Future[T] = loop.create_future()
-        outside = copy_context()
-        outside.run(PROCESS.set, "")
         patience_until = loop.time() + SERVER_PATIENCE_S
 
         def replied(result: T) -> None:
@@ -230,11 +229,16 @@ class SimDcs:
         if network.passes(self._host, ETCD) and not network.lost():
             late_s = late_s or network.late_s(budget_s)
             loop.call_later(network.delay_s() + late_s, arrived, context=outside)
+
+        def gave_up() -> None:
+            if not answer.done():
+                answer.set_exception(DcsUnavailable(f"etcd did not answer {self._host} within {budget_s:g} s"))
+
+        patience = loop.call_later(budget_s, gave_up)
         try:
-            async with asyncio.timeout(budget_s):
-                return await answer
-        except TimeoutError as error:
-            raise DcsUnavailable(f"etcd did not answer {self._host} within {budget_s:g} s") from error
+            return await answer
+        finally:
+            patience.cancel()
 
     async def read(self, budget_s: float) -> Reading:
         reading = await self._ask(self._store.reading, budget_s)
@@ -269,29 +273,42 @@ class SimDcs:
         return await self._ask(lambda: self._store.unrenewed_s(lease_id), budget_s, of_memory=lambda lessor: lessor.unrenewed_s(lease_id))
 
     async def watch(self, on_change: Callable[[str], None]) -> None:
-        """Events arrive late by the network's delay, not at all while cut off or deaf, and from a lone server when it is back."""
-        store, time = self._store, asyncio.get_running_loop().time
-        waiting: asyncio.Queue[tuple[float, int, str]] = asyncio.Queue()
+        """Events arrive late by the network's delay, not at all while cut off or deaf, and from a lone server when it is back.
+
+        Timers and not a task: most events wake nobody.
+        """
+        store, loop = self._store, asyncio.get_running_loop()
+        watcher = copy_context()  # a frozen one hears later, a dead one never
+        waiting: deque[tuple[float, int, str]] = deque()  # when it is sent, the revision, the key
 
         def written(key: str, _: KeyValue | None) -> None:
             if not self.deaf and self._network.passes(ETCD, self._host):
-                waiting.put_nowait((time() + store.tells_late_s.get(self._host, 0.0), store.revision, key))
+                waiting.append((loop.time() + store.tells_late_s.get(self._host, 0.0), store.revision, key))
+                if len(waiting) == 1:
+                    send()
+
+        def send() -> None:
+            loop.call_at(max(waiting[0][0], loop.time()) + self._network.delay_s(), arrived, context=watcher)
+
+        def arrived() -> None:
+            if self.held or store.lone_member(self._host) is not None:
+                loop.call_later(LOOK_S, arrived, context=watcher)
+            elif waiting:
+                _, revision, key = waiting.popleft()
+                if revision <= store.compacted:
+                    waiting.clear()
+                    key = ""  # canceled: a new watch begins
+                if waiting:
+                    send()
+                on_change(key)
 
         store.on_write.append(written)
         try:
             on_change("")
-            while True:
-                due_at, revision, key = await waiting.get()
-                await asyncio.sleep(max(due_at - time(), 0.0) + self._network.delay_s())
-                while self.held or store.lone_member(self._host) is not None:
-                    await asyncio.sleep(LOOK_S)
-                if revision <= store.compacted:
-                    while not waiting.empty():
-                        waiting.get_nowait()
-                    key = ""  # canceled: a new watch begins
-                on_change(key)
+            await loop.create_future()  # until cancelled
         finally:
             store.on_write.remove(written)
+            waiting.clear()
 
     async def close(self) -> None:
         return

@@ -21,6 +21,19 @@ class SleepsForEverError(Exception):
     """Nothing is left that could ever wake anybody: a deadlock of the simulated code."""
 
 
+class Timer(asyncio.TimerHandle):
+    """asyncio's own, without its debugging: half of what a simulated second costs is handles."""
+
+    __slots__ = ()
+
+    def __init__(self, when: float, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None) -> None:
+        self._when, self._callback, self._args, self._cancelled = when, callback, args, False
+        self._context = copy_context() if context is None else context
+
+    def cancel(self) -> None:
+        self._cancelled, self._callback, self._args = True, None, None  # type: ignore[assignment]
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +87,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     # ---- asyncio's own duties
 
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = Timer(self.now, callback, args, context)
         self._ready.append(handle)  # type: ignore[attr-defined]
         return handle
 
@@ -83,33 +96,48 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def call_at(self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
         """Of two timers for one instant the one that was set first comes first."""
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        handle = Timer(when, callback, args, context)
         self._set += 1
         heapq.heappush(self._timers, (when, self._set, handle))
         return handle
 
+    def create_future(self) -> asyncio.Future[Any]:
+        return asyncio.Future(loop=self)
+
+    def create_task(  # type: ignore[override]
+        self, work: Coroutine[Any, Any, Any], *, name: str | None = None, context: Context | None = None
+    ) -> asyncio.Task[Any]:
+        return asyncio.Task(work, loop=self, name=name, context=context)
+
     def _run_once(self) -> None:
-        ready = self._ready  # type: ignore[attr-defined]
-        if not ready:
-            if not self._timers:
+        """Until somebody stops the loop: asyncio asks only that much, and asks again."""
+        ready, timers, dead, frozen = self._ready, self._timers, self.dead, self.frozen  # type: ignore[attr-defined]
+        while not self._stopping:  # type: ignore[attr-defined]
+            if ready:
+                handle = ready.popleft()
+            elif timers:
+                when, _, handle = heapq.heappop(timers)
+                if when > self.now and not handle._cancelled:
+                    self.now = when
+            else:
                 raise SleepsForEverError
-            when, _, handle = heapq.heappop(self._timers)
             if handle._cancelled:
-                return
-            if when > self.now:
-                self.now = when
-            ready.append(handle)
-        handle = ready.popleft()
-        if handle._cancelled:
-            return
-        process = handle._context.get(PROCESS, "")
-        if process in self.dead:
-            return
-        if process in self.frozen:
-            self.parked[process].append(handle)
-            return
-        self.steps += 1
-        handle._run()
+                continue
+            context = handle._context
+            if dead or frozen:
+                process = context.get(PROCESS, "")
+                if process in dead:
+                    continue
+                if process in frozen:
+                    self.parked[process].append(handle)
+                    continue
+            self.steps += 1
+            try:
+                context.run(handle._callback, *handle._args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self.call_exception_handler({"message": f"Exception in callback {handle._callback}", "exception": error, "handle": handle})
 
     def _process_events(self, event_list: object) -> None:
         raise AssertionError("a virtual loop has no files to watch")

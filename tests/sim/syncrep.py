@@ -7,6 +7,7 @@ read; each WAL sender lets them go by the names that it has read itself, and cou
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -39,7 +40,11 @@ class Names:
 
     def priority(self, host: str) -> int:
         """From 1; 0: not named."""
-        return next((n for n, name in enumerate(self.members, 1) if name in ("*", host.lower())), 0)
+        wanted = host.lower()
+        for n, name in enumerate(self.members, 1):
+            if name in ("*", wanted):
+                return n
+        return 0
 
     def states(self, priorities: Mapping[str, int]) -> dict[str, str]:
         """host -> pg_stat_replication.sync_state, of those that their own senders take for named; all others are async."""
@@ -57,6 +62,7 @@ class Names:
         return min(flush for _, flush in sorted(named.values())[: self.number])
 
 
+@functools.cache
 def parse(text: str) -> Names | None:
     """None: nobody is named. Raises ValueError. Read as the adapter reads it, which is held to the real one."""
     found = synchronous.parse(text)
@@ -118,7 +124,8 @@ class SyncRep:
 
     def named(self) -> dict[str, tuple[int, Lsn]]:
         """Of each connected standby that its own sender takes for named: its priority, and what it has flushed."""
-        return {host: (s.names.priority(host), s.flush) for host, s in self.live().items() if s.names and s.names.priority(host)}
+        found = ((host, s.names.priority(host), s.flush) for host, s in self.live().items() if s.names)
+        return {host: (priority, flush) for host, priority, flush in found if priority}
 
     def _release(self, by: str) -> None:
         """The sender to that standby has heard of it, or has taken a reload."""

@@ -102,10 +102,9 @@ class World:
         self.store.on_write.append(self.laws.wrote)
         self.store.on_renewal = self._renewed
         self.store.on_request, self.store.on_answer = self.laws.asked, self.laws.lookout.read
-        for work in (self.store.run(), self.clients.check(), self.clients.write(), *(h.babysit() for h in self.hosts.values())):
+        for work in (self.store.run(), self.clients.check(), *(h.babysit() for h in self.hosts.values())):
             self.loop.spawn("", work)
-        if self.shape.goes_past_the_proxy:
-            self.loop.spawn("", self.clients.write_directly())
+        self.clients.begin()
         for host in self.hosts.values():
             host.start_agent()
             if not self.network.jitter:

@@ -169,6 +169,7 @@ PostgresAction: TypeAlias = (
 )
 
 A = TypeVar("A")
+_NUMBERS = re.compile("[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,4 +192,4 @@ class Decision:
     def gist(self) -> tuple[str, ...]:
         """Equal for two decisions that say the same but for running numbers: the log and the journal hold changes, not beats."""
         parts = (self.lease.rule, type(self.lease.action).__name__, self.postgres.rule, type(self.postgres.action).__name__)
-        return (*parts, *(re.sub(r"[0-9]+", "#", verdict.reason) for verdict in (self.lease, self.postgres)))
+        return (*parts, *(_NUMBERS.sub("#", verdict.reason) for verdict in (self.lease, self.postgres)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TypeVar
 
 from rivha.agent.brain.actions import Decision, PostgresVerdict, Verdict
@@ -31,4 +30,4 @@ def decide(v: View) -> Decision:
 
 
 def first(table: Sequence[Callable[[View], Verdict[A] | None]], v: View) -> Verdict[A]:
-    return next(replace(verdict, rule=rule.__name__) for rule in table if (verdict := rule(v)) is not None)
+    return next(Verdict(verdict.action, verdict.reason, rule.__name__) for rule in table if (verdict := rule(v)) is not None)

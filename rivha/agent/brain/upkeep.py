@@ -113,7 +113,7 @@ def upkeep(v: View, me: Member, h: Housekeeping) -> tuple[Chore, ...]:
     return tuple(chore for group in (_voters(v, h), _publishing(v, me, h), _leaders(v, h), _slots(v, h), _wishes(v)) for chore in group)
 
 
-def describe(v: View, base: Member) -> Member:
+def describe(v: View, base: Member, scheduled_restart: Mapping[str, object] | None = None) -> Member:
     """My member key: `base` has the name, addresses, version and tags; the rest is what the View shows."""
     p = v.postgres
     standby = p.role is Role.STANDBY
@@ -129,6 +129,7 @@ def describe(v: View, base: Member) -> Member:
         replay_lsn=p.replay_lsn if standby else None,
         replication_state=streaming if standby and p.state is State.RUNNING else None,
         pending_restart=p.pending_restart,
+        scheduled_restart=scheduled_restart,
         paused=v.policy.paused,
         problem=why_i_do_not_take_over(v) or ("" if v.busy or p.state is State.STARTING else v.problem),
         leaving=(v.synchronous or bool(v.voters)) and not v.key_is_mine and synchronous.why_i_am_no_voter(v) is not None,

@@ -347,9 +347,4 @@ class View:
 
 
 def upstream_of(member: Member | None) -> Upstream | None:
-    """host and port out of Patroni's conn_url, `postgres://host:port/postgres`."""
-    if member is None or "://" not in member.conn_url:
-        return None
-    address = member.conn_url.split("://", 1)[1].split("/", 1)[0].split("?", 1)[0]
-    host, _, port = address.rpartition(":")
-    return Upstream(member.name, host.strip("[]"), int(port)) if host and port.isdigit() else None
+    return Upstream.of(member.name, member.conn_url) if member is not None else None
