@@ -51,14 +51,20 @@ class Waker:
 
     async def sleep(self, seconds: float) -> bool:
         """True when woken before `seconds` had passed."""
+        over = False
+
+        def rest_is_over() -> None:
+            nonlocal over
+            over = not self.event.is_set()
+            self.event.set()
+
+        alarm = asyncio.get_running_loop().call_later(max(seconds, 0.0), rest_is_over)
         try:
-            async with asyncio.timeout(max(seconds, 0.0)):
-                await self.event.wait()
-        except TimeoutError:
-            return False
+            await self.event.wait()
         finally:
+            alarm.cancel()
             self.event.clear()
-        return True
+        return not over
 
 
 @dataclass(slots=True)

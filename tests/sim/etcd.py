@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
 from collections import deque
+from collections.abc import Callable
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field, replace
 from typing import TypeVar

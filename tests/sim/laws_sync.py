@@ -255,19 +255,22 @@ class SyncLaws(Laws):
     def _strict_commits_are_on_two(self, done: Acknowledged) -> None:
         """What is acknowledged in a cluster that was always strict is flushed elsewhere too, whoever may lead (REFERENCE 1.8)."""
         world = self.world
-        strict = world.shape.settings.get("synchronous_mode_strict") and not world.happened["mode_edited"] and world.whole_at
+        if not world.shape.settings.get("synchronous_mode_strict") or world.happened["mode_edited"] or not world.whole_at:
+            return
         others = [i for i in world.instances.values() if i.host != done.host]
         replaced = any(world.hosts[i.host].job in ("clone", "rewind", "set_aside") or i.disk.marker or not i.disk.system_id for i in others)
-        if strict and not replaced and not any(i.disk.holds(done.ident, flushed=True) for i in others):
+        if not replaced and not any(i.disk.holds(done.ident, flushed=True) for i in others):
             self.break_("strict, and acknowledged by one node alone", f"{done.host}, row {done.number}")
 
     def _nobody_waited_for_who_was_gone(self, done: Acknowledged) -> None:
         """A primary in order, on a network in order, goes on without standbys that are gone, unless it is strict (DESIGN 5)."""
         (since, *where), host = self.flowed, self.world.hosts[done.host]
         self.flowed = (done.at, done.host, host.instance.generation)
+        if done.at - since <= GONE_S:
+            return
         disturbed_at = max(self.lookout.rough_at, host.well_since, self.modes_at, self.world.whole_at)
         asked = host.policy.synchronous_mode_strict or "off" in (self._mode(), host.policy.synchronous_mode)
-        if where == [*self.flowed[1:]] and done.at - since > GONE_S and disturbed_at < since and not asked:
+        if where == [*self.flowed[1:]] and disturbed_at < since and not asked:
             self.break_("commits waited for who was gone", f"{done.host}, {done.at - since:.0f} s")
 
     def wrote(self, key: str, now: KeyValue | None) -> None:

@@ -136,7 +136,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 context.run(handle._callback, *handle._args)
             except (SystemExit, KeyboardInterrupt):
                 raise
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - as in asyncio: what nobody caught is told
                 self.call_exception_handler({"message": f"Exception in callback {handle._callback}", "exception": error, "handle": handle})
 
     def _process_events(self, event_list: object) -> None:

@@ -21,19 +21,19 @@ class Network:
     late_keys: set[str] = field(default_factory=set)  # and of writes of these keys, or of keys that begin so, most
 
     def passes(self, a: str, b: str) -> bool:
-        return (a, b) not in self.cuts
+        return not self.cuts or (a, b) not in self.cuts
 
     def talk(self, a: str, b: str) -> bool:
         """Both directions: what a TCP connection needs."""
-        return self.passes(a, b) and self.passes(b, a)
+        return not self.cuts or (self.passes(a, b) and self.passes(b, a))
 
     def reaches(self, a: str, b: str, port: str) -> bool:
         """A connection of a's to that port of b's."""
-        return self.talk(a, b) and self.passes(a, b + port)
+        return not self.cuts or (self.talk(a, b) and self.passes(a, b + port))
 
     def delay_s(self) -> float:
         """One way: half a millisecond to two on a quiet network."""
-        return (self.rng.uniform(0.0005, 0.002) if self.jitter else 0.001) * self.slow
+        return (0.0005 + 0.0015 * self.rng.random() if self.jitter else 0.001) * self.slow
 
     def lost(self) -> bool:
         return self.loss > 0 and self.rng.random() < self.loss

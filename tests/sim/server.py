@@ -81,7 +81,7 @@ class Instance:
     @property
     def bare(self) -> bool:
         """It runs, and its directory was removed under it."""
-        return self.alive and not self.disk.system_id
+        return not self.disk.system_id and self.alive
 
     @property
     def hung(self) -> bool:

@@ -100,11 +100,12 @@ class SyncRep:
             self.waiting[entry.ident] = (entry, told)
 
     def heard(self, host: str, connection: int, flush: Lsn, replay: Lsn, sent_at: float = 0.0) -> None:
-        sender = self.senders.get(host)
-        if sender is not None and sender.connection == connection and sender.heard_at >= self.time() - SENDER_TIMEOUT_S:
+        sender, now = self.senders.get(host), self.time()
+        if sender is not None and sender.connection == connection and sender.heard_at >= now - SENDER_TIMEOUT_S:
             sender.replied = max(sender.replied, sent_at)
-            sender.heard_at, sender.flush, sender.replay = self.time(), max(sender.flush, flush), max(sender.replay, replay)
-            self._release(host)
+            sender.heard_at, sender.flush, sender.replay = now, max(sender.flush, flush), max(sender.replay, replay)
+            if self.waiting:
+                self._release(host)
 
     def gone(self, host: str, connection: int) -> None:
         sender = self.senders.get(host)

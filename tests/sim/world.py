@@ -159,7 +159,7 @@ class World:
 
     def later(self, seconds: float, callback: Callable[..., None], *args: object) -> asyncio.TimerHandle:
         """The world's own doing: it happens although the agent that set it off freezes or dies."""
-        return self.loop.call_later(seconds, callback, *args, context=self.context)
+        return self.loop.call_at(self.loop.now + seconds, callback, *args, context=self.context)
 
     def for_a_while(self, what: Hashable, seconds: float, undo: Callable[[], object]) -> None:
         """Undoes what a fault did to `what`, when the last of those that overlap has ended. math.inf: only healing does."""
