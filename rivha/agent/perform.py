@@ -187,7 +187,8 @@ class Performer:
             case do.Follow(upstream):
                 if v.busy_with("pledge"):
                     await self.jobs.cancel()
-                return self._begin("follow", lambda: self.postgres.follow(upstream), subject=upstream.name if upstream else "", term=v.term)
+                subject, term = (upstream.name, v.term) if upstream is not None else ("nobody", 0)
+                return self._begin("follow", lambda: self.postgres.follow(upstream), subject=subject, term=term)
             case do.Compare(leader, term):
                 if v.busy_with("pledge"):
                     await self.jobs.cancel()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rivha.agent.brain import actions as do
 from rivha.agent.brain.upkeep import describe
-from rivha.model import Upstream
-from tests.build import BEFORE, PRIMARY, TERM, World, a_member, a_view, decided
+from rivha.model import State, Upstream
+from tests.build import BEFORE, NOW, PRIMARY, TERM, World, a_member, a_view, decided
 
 DB1 = Upstream("db1", "10.0.0.1", 5432)
 
@@ -25,6 +27,32 @@ def test_a_leader_that_went_on_from_another_history_is_compared_with_before_it_i
     for said in ((TERM, 0), (TERM - 1, BEFORE), None):
         assert postgres(a_view().me().leader("db1", succeeded=said)) == do.Compare(DB1, TERM)
     assert postgres(a_view().me().leader("db1", succeeded=None).busy("pledge")) == do.Compare(DB1, TERM)
+
+
+def test_who_is_to_be_compared_streams_from_nobody_until_then():
+    """Whom it pointed at may be a standby of the leader's by now, with the leader's twin of the timeline (seed 1004932)."""
+    w = a_view().me(upstream="10.0.0.3:5432").leader("db1")
+
+    for streaming in (True, False):
+        w.status = replace(w.status, streaming=streaming)
+        assert postgres(w.remembers(followed=0)) == do.Follow(None)
+    assert postgres(w.compared("diverged")) == do.Stop(fast_s=10.0)
+    assert postgres(w.compared("same")) == do.Follow(DB1)
+    assert postgres(w.compared("").remembers(followed=BEFORE)) == do.Follow(DB1)
+    assert postgres(w.remembers(followed=0).failures("follow", 1, ago_s=0.5)) == do.Compare(DB1, TERM)
+    assert w.ended("follow", term=0).view().memory.followed == 0
+
+
+def test_a_stream_that_broke_while_etcd_is_silent_does_not_go_on_by_itself():
+    """Whoever it came from may lead no more, and have been copied from a twin of its timeline, before etcd answers."""
+    w = a_view().me(upstream=DB1.address).leader("db1").etcd_silent(60.0)
+
+    assert postgres(w.remembers(not_streaming_since=NOW - 4)) == do.Nothing()  # a link that broke for a moment
+    assert postgres(w.remembers(not_streaming_since=NOW - 6)) == do.Follow(None)
+    assert postgres(w.failures("follow", 1, ago_s=0.5)) == do.Nothing()
+    assert postgres(w.busy("pledge")) == do.Nothing()
+    for fine in (a_view().me(upstream=DB1.address, streaming=True), a_view().me(), a_view().me(PRIMARY, State.SILENT)):
+        assert not isinstance(postgres(fine.leader("db1").etcd_silent(60.0).remembers(not_streaming_since=NOW - 6)), do.Follow)
 
 
 def test_what_streams_already_is_compared_when_nobody_knows_from_which_history():

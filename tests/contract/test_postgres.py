@@ -342,6 +342,27 @@ async def test_follow_changes_the_upstream_without_a_restart(nodes: Databases):
 
 
 @contract
+async def test_who_follows_nobody_gets_nothing_more_and_follows_again_without_a_restart(nodes: Databases):
+    a = await nodes.primary()
+    b = await nodes.standby(of=a)
+    await commit(a, "before")
+    await caught_up(b, a)
+    before = (await b.status()).receive_lsn
+    assert before is not None
+    await b.server.follow(None)
+    assert (await a.status()).replication == ()
+    await commit(a, "unheard")
+    status = await b.status()
+    assert (status.role, status.upstream, status.streaming) == (Role.STANDBY, None, False)
+    assert status.receive_lsn is not None
+    assert status.receive_lsn >= before  # so much is known yet: what is compared with a leader's
+    assert not await has(b, "unheard")
+    await b.server.follow(a.upstream)
+    await caught_up(b, a)
+    assert await has(b, "unheard")
+
+
+@contract
 async def test_slots_are_made_kept_while_in_use_and_dropped(nodes: Databases):
     a = await nodes.primary()
     b = await nodes.standby(of=a)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from rivha.errors import CommandFailed, PostgresUnavailable
 from rivha.model import Data, History, HistoryLine, PostgresStatus, Replication, Role, State, Upstream, WalEnd
 from tests.sim.disk import agree
+from tests.sim.network import POSTGRES
 from tests.sim.server import Instance
 from tests.sim.syncrep import parse
 
@@ -164,7 +165,7 @@ class SimPostgres:
         return other
 
     def _reaches(self, other: Instance) -> bool:
-        return self._i.world.network.talk(self._i.host, other.host)
+        return self._i.world.network.reaches(self._i.host, other.host, POSTGRES)
 
     def _refuse(self) -> None:
         """What no work on a directory goes on with."""

@@ -60,3 +60,26 @@ def test_nor_the_twin_of_who_was_told_to_follow_the_same_leader_and_got_nothing_
 
     assert not world.run()
     assert any("db4    compared histories leader=db3 result=diverged" in line for line in world.lines)
+
+
+@pytest.mark.parametrize(
+    ("deaf", "leaves"),
+    [
+        ("", "db1 leads: streaming from nobody until histories are compared"),  # it sees all, stands for nothing, and cannot compare
+        ("20 cut_from_etcd db3 55; ", "streaming from nobody until etcd answers"),  # it hears of nothing before db2 is back
+    ],
+)
+def test_nor_by_way_of_a_former_leader_that_was_copied_from_the_twin(deaf: str, leaves: str):
+    """db3 points at db2, which comes back as a standby of db1; Postgres connects again by itself (seed 1004932)."""
+    settings = {**SETTINGS, "synchronous_mode": "off", "maximum_lag_on_failover": 100_000}
+    shape = Shape(settings=settings, tags={"db3": {"nofailover": True}}, settle_s=200.0)
+    script = f"1.5 power_off db1 25; {deaf}22 power_off db2 25"
+    world = World(0, shape, script=faults.parse(script.replace(";", "\n")), transcript=True)
+    world.lasts_s, world.network.jitter = 110.0, False
+    apart = {("db3", "db1:5432"), ("db1:5432", "db3")}
+    world.later(25.0, world.network.cuts.update, apart)
+    world.later(90.0, world.network.cuts.difference_update, apart)
+
+    assert not world.run()
+    assert any("db2    Postgres streams from db1" in line for line in world.lines)
+    assert any(leaves in line for line in world.lines)

@@ -196,9 +196,14 @@ def follow_the_leader(v: View) -> PostgresVerdict | None:
     known = v.shares_the_leaders_past and v.postgres.receive_lsn is not None  # else an old primary, perhaps, that has not streamed since
     # It cannot be compared: a backlog or an apply delay of hours, no connection left, no right. Numbers are what is left then.
     known = known or (_compared(v) == "unknown" and v.postgres.receive_lsn is not None and v.mine_is_an_older_timeline)
+    if not known and _compared(v) == "diverged":
+        return None
     if not known and _compared(v) != "same":
-        # Its timeline may only look like the leader's: Postgres goes by numbers, and would stream on (decision 10)
-        return None if _compared(v) == "diverged" else _compare(v) or Verdict(Nothing(), "waiting before comparing histories again")
+        # Its timeline may only look like the leader's: Postgres goes by numbers, and would stream on (decision 10). So does whom it
+        # pointed at before, who may have been rewound to the leader's history meanwhile.
+        if v.postgres.upstream is not None and v.may_retry("follow", 5.0):
+            return Verdict(Follow(None), f"{v.other_leader} leads: streaming from nobody until histories are compared")
+        return _compare(v) or Verdict(Nothing(), "waiting before comparing histories again")
     if not v.may_retry("follow", 5.0):
         return Verdict(Nothing(), "waiting before pointing Postgres at the leader again")
     return Verdict(Follow(upstream), "another node leads now")

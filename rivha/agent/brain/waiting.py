@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rivha.agent.brain.actions import Nothing, PostgresVerdict, Start, Stop, Verdict
+from rivha.agent.brain.actions import Follow, Nothing, PostgresVerdict, Start, Stop, Verdict
 from rivha.agent.brain.following import (
     leave_the_voters_first,
     leave_what_cannot_be_used,
@@ -24,6 +24,8 @@ from rivha.agent.brain.leading import (
 )
 from rivha.agent.brain.view import View
 from rivha.model import Data, Role
+
+RECONNECTS_S = 5.0  # a stream that broke while etcd is silent may go on so long; nobody is elected, and the last leader copied, sooner
 
 
 def stop_a_primary_that_may_not_lead(v: View) -> PostgresVerdict | None:
@@ -140,8 +142,18 @@ def serve_reads_while_etcd_is_silent(v: View) -> PostgresVerdict | None:
     return None
 
 
+def stream_from_nobody_who_may_be_another_by_now(v: View) -> PostgresVerdict | None:
+    """Postgres connects again by itself. Whom it streamed from may have been copied from a twin of my timeline meanwhile (decision 10)."""
+    since, standby = v.memory.not_streaming_since, v.running and v.postgres.role is Role.STANDBY
+    if not standby or since is None or v.now - since < RECONNECTS_S or not v.may_retry("follow", 5.0):
+        return None
+    return Verdict(
+        Follow(None), f"etcd is silent, and nothing has streamed for {RECONNECTS_S:.0f} s: streaming from nobody until etcd answers"
+    )
+
+
 def hands_off_while_etcd_is_silent(v: View) -> PostgresVerdict | None:
-    """What runs, runs on: a standby for ever, a primary as long as its lease lives."""
+    """What runs, runs on: a standby for ever, and what it streams, too; a primary as long as its lease lives."""
     if v.is_primary and v.step_down_at is not None:
         return Verdict(Nothing(), f"etcd does not answer; my lease lets me go on for {v.step_down_at - v.now:.0f} s")
     return Verdict(Nothing(), "etcd does not answer; hands off")
@@ -155,6 +167,7 @@ BLIND = (
     leave_what_cannot_be_used,
     restart_in_place_while_my_lease_lives,
     serve_reads_while_etcd_is_silent,
+    stream_from_nobody_who_may_be_another_by_now,
     hands_off_while_etcd_is_silent,
 )
 
