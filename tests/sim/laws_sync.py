@@ -176,12 +176,13 @@ class SyncLaws(Laws):
         return seen is not None and seen.revision < self.given_up.get(host, 0)
 
     def may_lead_by_itself(self, instance: Instance) -> bool:
-        """A voter, if so many others can vote that one is elected."""
+        """A voter, if so many others can vote that one is elected: who says that it leaves is not counted on."""
         sync, hosts = self.cluster().sync, self.world.hosts
         if sync is None or instance.host not in sync.voters or barred(hosts[instance.host].tags):
             return False
         up = [i for i in self.world.instances.values() if i.host in sync.voters and i.role is Role.STANDBY and i.state is State.RUNNING]
-        return sum(not self.excuse(i.host) and self.cluster().member(i.host) is not None for i in up) > sync.quorum
+        published = {member.name for member in self.cluster().members if not member.leaving}
+        return sum(i.host in published and not self.excuse(i.host) for i in up) > sync.quorum
 
     def unsettled(self) -> str:
         """All who may be voters are, as many as the mode wants, and the names agree; commits go on, unless a strict mode has nobody."""
