@@ -63,6 +63,26 @@ def test_after_a_hand_over_the_key_goes_to_the_named_candidate_with_the_shutdown
     assert lease(w) == do.Resign("db3", 777, "switchover")
 
 
+def test_a_key_that_etcd_refuses_to_take_back_is_kept_and_postgres_is_started_in_place():
+    """Out of space it takes no resignation, and renews: nobody else could lead, so what ends a leadership elsewhere does not here."""
+    handed_over = {"handed_over_term": 50, "handed_over_to": "db3"}
+    for state, more in ((State.STOPPED, handed_over), (State.CRASHED, {"crashes": (990.0, 994.0, 997.0)})):
+        w = a_view().me(PRIMARY, state, lsn=777).leads().remembers(**more)
+        assert isinstance(lease(w.remembers(dead_since=NOW - 1.9)), do.Resign)
+        assert decided(w).postgres.action == do.Nothing()
+
+        assert isinstance(lease(w.remembers(dead_since=NOW - 2.1)), do.Renew)
+        assert isinstance(decided(w).postgres.action, do.Start)
+        assert isinstance(lease(w.stopping()), do.Resign)
+
+
+def test_a_resignation_of_unknown_outcome_was_not_refused():
+    w = a_view().me(PRIMARY, State.STOPPED, lsn=777).leads().remembers(handed_over_term=50, handed_over_to="db3", dead_since=NOW - 9.0)
+    w.lease = replace(w.lease, doubtful=True)
+
+    assert isinstance(lease(w), do.Resign)
+
+
 def test_an_unclean_shutdown_promises_no_checkpoint():
     stopped = a_view().me(PRIMARY, State.CRASHED, lsn=777, clean=False).leads().wanted(ME, "db3")
     w = stopped.remembers(handed_over_term=50, handed_over_to="db3")

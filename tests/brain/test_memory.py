@@ -119,6 +119,21 @@ def test_a_hand_over_is_remembered_with_its_term():
     assert a_view().me(PRIMARY, State.STOPPED).leads().ended("handover", term=50).view().memory.handed_over_term == 50
 
 
+def test_a_hand_over_is_forgotten_once_postgres_is_a_primary_again():
+    """Else it would not be started again, should it die in the same term."""
+    assert a_view().me(PRIMARY).leads().remembers(handed_over_term=50).view().memory.handed_over_term == 0
+    assert a_view().me(PRIMARY).leads().remembers(handed_over_term=50).busy("handover").view().memory.handed_over_term == 50
+
+
+def test_only_a_leader_counts_for_how_long_its_primary_is_down():
+    """What lies stopped since before it led has not been given back in vain."""
+    stopped = a_view().me(PRIMARY, State.STOPPED)
+
+    assert stopped.leads().view().memory.dead_since == NOW
+    assert stopped.leaderless().view().memory.dead_since is None
+    assert stopped.leads().busy("start").view().memory.dead_since is None
+
+
 def test_a_job_is_folded_in_once():
     w = a_view().me().ended("clone", "failed")
     again = remember(w.view())

@@ -95,6 +95,26 @@ def test_a_postgres_that_dies_while_etcd_takes_no_writes_is_started_in_place():
     assert world.clients.longest_outage_s(world.whole_at) < 5.0
 
 
+@pytest.mark.parametrize("mode", ["off", "quorum"])
+@pytest.mark.parametrize(
+    ("what", "settings"),
+    [
+        ("5 postmaster_killed leader 1", {"primary_start_timeout": 0}),
+        ("; ".join(f"{at} postmaster_killed leader 1" for at in (5, 11, 17, 23)), {}),
+        ("0.5 slow_checkpoint leader 10; 0.6 switchover db2 0", {}),
+    ],
+    ids=["no patience", "a crash loop", "a hand-over under way"],
+)
+def test_nothing_that_ends_a_leadership_keeps_postgres_down_while_etcd_takes_no_writes(what: str, settings: dict[str, object], mode: str):
+    """Each gives the key back before it starts anything, and for as long as that is refused nothing was started."""
+    world = a_world(f"1 etcd_full db1 60; {what}".replace(";", "\n"), **{**settings, "synchronous_mode": mode})
+    world.lasts_s = 70.0
+
+    assert not world.run()
+    assert world.laws.leaders == ["db1"]
+    assert world.clients.longest_outage_s(world.whole_at) < 15.0  # 2 s each, and here clients write every 5 s; it was 40 s and more
+
+
 def test_a_leader_that_looks_seldom_is_not_convicted_by_silence_between_the_agents_alone():
     """Patroni's timing, and a firewall between the agents' ports: its renewals are the other witness (DESIGN 6.1)."""
     world = a_world("1.0 agents_unheard db1 100", ttl=30, loop_wait=10, retry_timeout=10)

@@ -28,7 +28,7 @@ from rivha.agent.brain.election import (
     why_i_hold_back,
     why_i_may_not_stand,
 )
-from rivha.agent.brain.succession import another_can_lead, voters_take_over, why_restarting_is_hopeless
+from rivha.agent.brain.succession import another_can_lead, cannot_be_given_back, voters_take_over, why_restarting_is_hopeless
 from rivha.agent.brain.view import View
 from rivha.model import Data, Role
 
@@ -41,8 +41,9 @@ def ask_nothing_of_a_silent_etcd(v: View) -> LeaseVerdict | None:
 
 
 def give_the_key_back_after_a_hand_over(v: View) -> LeaseVerdict | None:
-    """My Postgres has stopped for a switchover or for my own end: the candidate may take over at once."""
-    if v.key_is_mine and v.down and not v.busy and (v.memory.handed_over_term == v.term or v.stopping):
+    """My Postgres has stopped for a switchover or for my own end: the candidate may take over at once. Unless etcd does not take it."""
+    handed_over = v.memory.handed_over_term == v.term and not cannot_be_given_back(v)
+    if v.key_is_mine and v.down and not v.busy and (handed_over or v.stopping):
         whole = v.postgres.clean and v.postgres.role is Role.PRIMARY  # a standby's control file knows its restartpoint, not its end
         lsn = (v.postgres.wal_lsn or 0) if whole else 0
         why = "the agent ends" if v.stopping else "switchover"

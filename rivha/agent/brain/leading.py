@@ -10,6 +10,7 @@ from rivha.agent.brain.actions import Restart as RestartAction
 from rivha.agent.brain.succession import (
     FAILURES_TO_RESIGN,
     another_can_lead,
+    cannot_be_given_back,
     others_can_elect,
     voters_take_over,
     why_restarting_is_hopeless,
@@ -136,7 +137,8 @@ def start_what_is_down(v: View) -> PostgresVerdict | None:
     """A primary that died is started in place: no promotion, no new timeline (HAZARDS D 52). A standby is started to be promoted."""
     if not (v.down and v.has_data and v.may_retry("start", 10.0)) or v.stopping:
         return None
-    if v.memory.handed_over_term == v.term or why_restarting_is_hopeless(v) or voters_take_over(v):
+    handed_over = v.memory.handed_over_term == v.term and not cannot_be_given_back(v)
+    if handed_over or why_restarting_is_hopeless(v) or voters_take_over(v):
         return None  # the lease question resigns now
     primary = v.postgres.role is Role.PRIMARY
     why = "starting Postgres in place" if primary else "starting Postgres to promote it"

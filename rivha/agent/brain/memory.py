@@ -46,7 +46,7 @@ class Memory:
     initialized: bool = False  # I have seen the cluster's system identifier
     primary_alive: bool = False  # the last postmaster that I saw alive was a primary
     crashes: tuple[float, ...] = ()  # when a primary's postmaster was found dead, within the last CRASH_WINDOW_S
-    dead_since: float | None = None  # my primary's postmaster is found dead
+    dead_since: float | None = None  # I lead, and my primary is found stopped or dead, with no job at work
     silent_since: float | None = None  # Postgres has a postmaster and answers nothing
     starting_since: float | None = None
     start_took_too_long: bool = False  # it was given up after primary_start_timeout
@@ -178,7 +178,8 @@ def _of_postgres(v: View, m: Memory) -> Memory:
         crashes=crashes,
         took_back=m.took_back and not lasted,
         primary_alive=(p.role is Role.PRIMARY) if alive else (m.primary_alive and v.busy),
-        dead_since=_since(p.state is State.CRASHED and p.role is Role.PRIMARY and not v.busy, m.dead_since, v.now),
+        dead_since=_since(v.key_is_mine and not alive and p.role is Role.PRIMARY and not v.busy, m.dead_since, v.now),
+        handed_over_term=0 if p.state is State.RUNNING and p.role is Role.PRIMARY and not v.busy else m.handed_over_term,
         silent_since=_since(p.state is State.SILENT, m.silent_since, v.postgres_seen_at),  # the look itself takes a second and more
         start_took_too_long=(m.start_took_too_long or given_up) and p.state is not State.RUNNING,
         starting_since=_since(p.state is State.STARTING, m.starting_since, v.now),

@@ -14,10 +14,24 @@ FAILURES_TO_RESIGN = 3
 GIVE_BACK_S = 2.0  # a resignation that etcd takes is done within a tick; a restart in place takes about as long
 
 
+def cannot_be_given_back(v: View) -> bool:
+    """The key is still mine, though my Postgres is down and I give it back all the time: an etcd out of space refuses that, and renews.
+
+    Nobody can be elected there, so what would otherwise end my leadership does not: Postgres is started in place. No answer is no refusal.
+    """
+    refused = v.lease is None or not v.lease.doubtful
+    return v.key_is_mine and refused and _down_for_s(v) > GIVE_BACK_S and not v.stopping
+
+
+def _down_for_s(v: View) -> float:
+    """For how long my primary has been found down, with nothing done about it."""
+    return 0.0 if v.memory.dead_since is None else v.now - v.memory.dead_since
+
+
 def voters_take_over(v: View) -> bool:
     """Not if nobody did when I gave the key back before; nor if it cannot be given back: an etcd out of space refuses that, and renews."""
     died = v.postgres.state is State.CRASHED and v.postgres.role is Role.PRIMARY
-    in_vain = v.memory.dead_since is not None and v.now - v.memory.dead_since > GIVE_BACK_S
+    in_vain = _down_for_s(v) > GIVE_BACK_S
     allowed = v.policy.failover_on_crash and not v.policy.paused and not v.memory.took_back and not in_vain
     return died and allowed and bool(v.voters) and others_can_elect(v)
 
@@ -57,7 +71,7 @@ def why_restarting_is_hopeless(v: View) -> str | None:
 
     Counted within one term: who gave the key back and got it again, got it because nobody else could lead.
     """
-    if not others_can_elect(v) or v.policy.paused:
+    if not others_can_elect(v) or v.policy.paused or cannot_be_given_back(v):
         return None
     if len(v.memory.crashes) >= CRASHES_TO_RESIGN:
         return f"Postgres crashed {len(v.memory.crashes)} times"
