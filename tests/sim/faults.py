@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.sim import traps, wrong_machines, wrong_network, wrong_people, wrong_synchronous
+from tests.sim import traps, wrong_machines, wrong_network, wrong_people, wrong_synchronous, wrong_written
 from tests.sim.server import Trouble
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ PEOPLE: Mapping[str, Kind] = {f.__name__: f for f in wrong_people.KINDS}
 TRAPS: Mapping[str, Kind] = traps.kinds({**MACHINES, **NETWORK})
 SYNCHRONOUS: Mapping[str, Kind] = {f.__name__: f for f in wrong_synchronous.KINDS}
 SYNC_TRAPS: Mapping[str, Kind] = traps.kinds({**MACHINES, **NETWORK}, traps.SYNC_WORK)
-KINDS: Mapping[str, Kind] = {**MACHINES, **NETWORK, **PEOPLE, **TRAPS, **SYNCHRONOUS, **SYNC_TRAPS}
+WRITTEN: Mapping[str, Kind] = {f.__name__: f for f in wrong_written.KINDS}  # no seed draws these
+KINDS: Mapping[str, Kind] = {**MACHINES, **NETWORK, **PEOPLE, **TRAPS, **SYNCHRONOUS, **SYNC_TRAPS, **WRITTEN}
 Shares = tuple[tuple[int, Mapping[str, Kind]], ...]
 SHARES: Shares = ((35, MACHINES), (30, NETWORK), (20, PEOPLE), (15, TRAPS))  # of a random script, in per cent
 SYNC_SHARES: Shares = (*SHARES, (20, SYNCHRONOUS), (10, SYNC_TRAPS))  # where commits wait for standbys

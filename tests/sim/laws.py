@@ -47,6 +47,7 @@ class Laws:
     starts: dict[tuple[str, int], list[float]] = field(default_factory=dict)  # of primaries, by host and term
     leader_at: float = 0.0  # when the leader key was last written
     lookout: Lookout = field(init=False)
+    given: set[int] = field(default_factory=set)  # revisions of the leader key that no agent wrote: a backup, or a person
     orphaned_at: dict[str, float] = field(default_factory=dict)  # when a promotion ended there whose agent has died meanwhile
     void_until: float = 0.0  # etcd was wiped: leases promise nothing until everybody has heard
 
@@ -118,6 +119,11 @@ class Laws:
         if now is None:
             return
         self.leader_at = self.world.loop.now
+        moved = before is not None and before.leader is not None and before.leader.name == now.value
+        if moved and before is not None and before.leader is not None and before.leader.term in self.given:
+            self.given.add(now.mod_revision)  # to another lease
+        if now.mod_revision in self.given:
+            return
         if before is None or before.leader is None or before.leader.name != now.value:
             self.leaders.append(now.value)
             self.won[now.value] = now.mod_revision
@@ -266,11 +272,13 @@ class Laws:
     # ---- Postgres
 
     def promoting(self, instance: Instance) -> None:
-        """Only who holds the leader key promotes, on a lease that lives by its own clock; paused, at a request only."""
+        """Only who holds the leader key promotes, and won it, on a lease that lives by its own clock; paused, at a request only."""
         leader = self.cluster().leader
         mine = leader is not None and leader.name == instance.host
         if not mine and self.world.loop.now >= self.void_until and not self._may_promote_late(instance.host):
             self.break_("promoted without leadership", f"{instance.host}, while {leader.name if leader else 'nobody'} leads")
+        if mine and leader is not None and leader.term in self.given:
+            self.break_("promoted on a key that nobody won", instance.host)
         self._a_lease_lives(instance, "promoted")
         if self.world.hosts[instance.host].policy.paused and self.cluster().failover is None and not self._begun_before_the_pause(instance):
             self.break_("promoted while paused", instance.host)

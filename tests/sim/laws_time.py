@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tests.sim.host import Host
     from tests.sim.laws import Laws
 
+DEAD_S = 15.0  # the wait after a failed start is 10 s at the most, and whoever else may take over gets two
 PUBLISHED_EVERY_S = 2.0  # what moves is published no more often than this: upkeep.LSN_EVERY_S, said anew
 ELECTION_S = 5.0  # pledges, patience, each rank's holding back, a named candidate's grace
 GIVES_WAY = ("", "pledge", "compare", "follow")  # work that does not keep a standby from standing
@@ -27,11 +28,13 @@ class Waits:
     able_since: dict[str, float] = field(default_factory=dict)  # standbys that could take over
     open_since: float = 0.0  # when an election was last seen to be impossible: somebody led, say
     told: set[float] = field(default_factory=set)  # elections that have been judged: one word each
+    dead_since: dict[str, float] = field(default_factory=dict)  # leaders whose Postgres is down
     unpublished: dict[str, tuple[float, Lsn]] = field(default_factory=dict)  # a leader's position, and since when it has stood there
 
     def look(self, now: float, *, calm: bool) -> None:
         for host in self.laws.world.hosts.values():
             self._the_position_is_published(host, now, calm=calm)
+            self._the_dead_do_not_keep_the_key(host, now)
             if self._could_take_over(host):
                 self.able_since.setdefault(host.name, now)
             else:
@@ -51,6 +54,26 @@ class Waits:
         elif now - before[0] > PUBLISHED_EVERY_S + host.policy.loop_wait_s + host.policy.retry_timeout_s:
             self.laws.break_("the published position is old", f"{host.name}: {c.optime}, {now - before[0]:.0f} s ago it was at {before[1]}")
             del self.unpublished[host.name]
+
+    def _the_dead_do_not_keep_the_key(self, host: Host, now: float) -> None:
+        """A leader whose Postgres is down starts it, or gives the key back if etcd takes that; an etcd without space does not (DESIGN 8).
+
+        There, who lets the key run out over it does not get it again, nor does anybody else.
+        """
+        store, i = self.laws.world.store, host.instance
+        key = store.value("leader") == host.name or (store.full and host.name in self.dead_since and store.value("leader") is None)
+        leads = key and not i.alive and i.disk.system_id and not i.disk.marker and not host.job
+        told = host.core is None or host.core.tick.stopping or host.policy.paused or self.laws.excuse(host.name)
+        hears = store.up and store.lone_member(host.name) is None and self._hears(host)
+        if not leads or told or not hears or i.disk.full or i.trouble.unmounted or i.trouble.files_s:
+            self.dead_since.pop(host.name, None)
+        elif now - self.dead_since.setdefault(host.name, now) > DEAD_S + host.policy.loop_wait_s + host.policy.retry_timeout_s:
+            self.laws.break_("a dead Postgres keeps the key", f"{host.name}, for {now - self.dead_since.pop(host.name):.0f} s")
+
+    def _hears(self, host: Host) -> bool:
+        network = self.laws.world.network
+        quick = network.slow == 1.0 and not (network.loss or network.late or network.late_keys)
+        return quick and network.talk(host.name, ETCD) and host.rate == 1.0
 
     def _somebody_takes_over(self, now: float) -> None:
         """While nobody leads, or the leader is lost for all to see, those who may take over do not go on waiting.

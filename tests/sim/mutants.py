@@ -1,12 +1,12 @@
 """Planted bugs: what somebody could have got wrong in the real code, one by one. A simulator that does not notice them proves nothing.
 
 Each is a function that plants itself (mutants_lease.py, mutants_work.py, mutants_lot.py, mutants_edges.py, mutants_sync.py,
-mutants_rules.py, mutants_guards.py); its docstring says what is wrong with it. Most of the synchronous modes' are in mutants_voting.py.
-`breaks` is the law that must notice it: any other does not count, nor does a cluster that never was whole, unless the bug strikes at once.
-`hints` are seeds that are known to notice it, and `within` is how many of the seeds 0, 1, 2, ... must do, both counted from `first`: a
-million for those of the synchronous modes. `scripts/sim --mutant NAME --many N --from M` looks for more. What needs a rare constellation
-has a script of its own instead of the seeds' random ones: the seeds then only shuffle who and when. A mutant that survives means that the
-world lacks a fault or a law.
+mutants_rules.py, mutants_guards.py, mutants_rare.py); its docstring says what is wrong with it. Most of the synchronous modes' are in
+mutants_voting.py. `breaks` is the law that must notice it: any other does not count, nor does a cluster that never was whole, unless the
+bug strikes at once. `hints` are seeds that are known to notice it, and `within` is how many of the seeds 0, 1, 2, ... must do, both
+counted from `first`: a million for those of the synchronous modes. `scripts/sim --mutant NAME --many N --from M` looks for more. What
+needs a rare constellation has a script of its own instead of the seeds' random ones: the seeds then only shuffle who and when. A mutant
+that survives means that the world lacks a fault or a law.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tests.sim import mutants_lot as by_lot
 from tests.sim import mutants_work as of_work
 from tests.sim.mutants_guards import OF_GUARDS
 from tests.sim.mutants_models import OF_MODELS
+from tests.sim.mutants_rare import OF_RARE
 from tests.sim.mutants_voting import OF_RULES, OF_VOTES
 from tests.sim.planting import Mutant
 from tests.sim.shape import QUORUM, SETTINGS, SYNCHRONOUS, Shape
@@ -334,5 +335,5 @@ _EDGES = (
         first=SYNCHRONOUS,
     ),
 )
-_ALL = (*_ASYNCHRONOUS, *OF_MODELS, *OF_GUARDS, *_EDGES, *OF_VOTES, *OF_RULES)
+_ALL = (*_ASYNCHRONOUS, *OF_MODELS, *OF_GUARDS, *OF_RARE, *_EDGES, *OF_VOTES, *OF_RULES)
 MUTANTS: dict[str, Mutant] = {mutant.name: mutant for mutant in _ALL}

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from rivha.errors import CommandFailed, PostgresUnavailable
 from rivha.model import Data, History, HistoryLine, PostgresStatus, Replication, Role, State, Upstream, WalEnd
+from rivha.postgres import sizes
 from tests.sim.disk import agree
 from tests.sim.network import POSTGRES
 from tests.sim.server import Instance
@@ -70,6 +71,8 @@ class SimPostgres:
             replay_lsn=i.replayed,
             replay_age_s=0.0,
             replay_paused=i.replay_paused,
+            too_small=i.too_small,
+            problem=sizes.told(i.too_small),
             latest_end_lsn=i.receiver.heard_end,
             upstream=self._upstream(),
             streaming=bool(i.receiving),

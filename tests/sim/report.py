@@ -29,7 +29,7 @@ def of_runs(r: Result, seconds: float, *, complete: bool = False) -> str:
     """`seconds`: of the machine's time. `complete`: so many runs of all kinds that a fault which none had is worth telling."""
     synchronous = any(r.happened[kind] for kind in faults.SYNCHRONOUS)
     own = {**faults.SYNCHRONOUS, **faults.SYNC_TRAPS}
-    possible = [kind for kind in sorted(faults.KINDS) if synchronous or kind not in own]
+    possible = [kind for kind in sorted(faults.KINDS) if kind not in faults.WRITTEN and (synchronous or kind not in own)]
     traps = [kind for kind in possible if kind in faults.TRAPS or kind in faults.SYNC_TRAPS]
     changes = ", ".join(f"{r.changes[kind]} {word}" for kind, word in _CHANGES)
     speed = f"{r.virtual_s / seconds:.0f} virtual seconds a second"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -63,6 +63,7 @@ class Instance:
         self.on_death: list[Callable[[], None]] = []
         self.led_term = 0  # the leadership in which it last became a writable primary, for the laws
         self.replay_paused = False
+        self.too_small: Mapping[str, tuple[int, int]] = {}  # the settings that replay has stopped for
         self.names = ""  # synchronous_standby_names as a fresh backend shows it; what counts is in `syncrep`
         self.syncrep = SyncRep(world.loop.time)
         self.receiver = Receiver(self)
@@ -122,7 +123,7 @@ class Instance:
 
     def _end(self, state: State, *, quietly: bool = False) -> None:
         self.state, self.stopping, self.promoting, self.replay_paused = state, False, False, False
-        self.generation += 1
+        self.generation, self.too_small = self.generation + 1, {}
         self.receiver.drop(quietly=quietly)
         self.syncrep.end()
         for callback in tuple(self.on_death):
@@ -270,6 +271,12 @@ class Instance:
             self.disk.flushed = len(self.disk.wal)
             self.receiver.replay()
             self.receiver.connect_soon(0.0)
+
+    def replay_stops(self, sizes: Mapping[str, tuple[int, int]]) -> None:
+        """The WAL wants larger settings than this standby was started with: it goes on receiving and serving, until it is started anew."""
+        if self.state is State.RUNNING and self.role is Role.STANDBY:
+            self.replay_paused, self.too_small = True, sizes
+            self._say("replays no more: " + ", ".join(sizes))
 
     @property
     def has_backlog(self) -> bool:

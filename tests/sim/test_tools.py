@@ -227,6 +227,7 @@ def test_faults_that_no_run_had_are_told_only_of_many_runs():
 
     assert "no run had" not in report.of_runs(total, 1.0)
     assert "faults that no run had: agent_frozen, " in report.of_runs(total, 1.0, complete=True)
+    assert not [kind for kind in faults.WRITTEN if kind in report.of_runs(total, 1.0, complete=True)]  # no seed draws them
     assert f"traps: 3 set, of 1 of the {len(faults.TRAPS)} kinds\n" in report.of_runs(total, 1.0)
 
 

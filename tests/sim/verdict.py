@@ -29,6 +29,8 @@ def judge(laws: Laws) -> None:
             laws.break_("liveness: every live node streams from the primary", f"{host.name}: {i.state.value}, exits {host.exits[-2:]}")
         if host.core is not None and host.core.desk.wishes:
             laws.break_("liveness: no wish is left over", f"{host.name}: {list(host.core.desk.wishes.values())}")
+        if i.role is Role.STANDBY and i.replay_paused:
+            laws.break_("liveness: every standby replays", f"{host.name}, at {i.replayed} of {i.disk.end}")
         if i.disk.marker:
             laws.break_("liveness: no unfinished directory is left over", f"{host.name}: {i.disk.marker}")
     if c.pledges or c.failover or c.complaints:
