@@ -65,6 +65,20 @@ def test_what_streams_already_is_compared_when_nobody_knows_from_which_history()
     assert postgres(w.leader("db1", succeeded=None).remembers(followed=0)) == do.Nothing()  # a leader of a version that does not say
 
 
+def test_who_streams_what_may_be_another_history_is_no_voter_before_it_is_compared():
+    """The leader would count on its flushes, and it might be elected: what it has may not be the leader's (decision 10)."""
+    w = a_view().me(upstream=DB1.address, streaming=True).leader("db1").mode("quorum").sync("db1", "db3", 1)
+
+    def leaving(world: World) -> bool:
+        return describe(world.view(), a_member("db2")).leaving
+
+    assert leaving(w.remembers(followed=0))
+    assert not leaving(w.compared("same"))
+    assert not leaving(w.compared("unknown"))  # it may take hours, or never succeed: then numbers are all there is
+    assert not leaving(w.compared("").sync("db1", "db2 db3", 1))  # a voter stays one while its agent has just begun
+    assert not leaving(w.sync("db1", "db3", 1).remembers(followed=TERM))
+
+
 def test_what_lies_here_is_of_whom_it_was_told_to_follow_whether_or_not_it_was_seen_to_stream():
     w = a_view().me().leader("db1")
 

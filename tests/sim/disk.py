@@ -98,15 +98,14 @@ class Disk:
 
 
 def agree(a: list[Entry], b: list[Entry]) -> int:
-    """How many entries two WALs have in common from their beginning."""
-    low, high = 0, min(len(a), len(b))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if a[middle - 1].ident == b[middle - 1].ident:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    """How many entries two WALs have in common from their beginning.
+
+    Not by halves: a standby that streamed from the twin of its timeline agrees again beyond what it has of its own (decision 10).
+    """
+    least = min(len(a), len(b))
+    if a[:least] == b[:least]:
+        return least
+    return next(n for n, (one, other) in enumerate(zip(a, b, strict=False)) if one != other)
 
 
 def promoted(disk: Disk, reason: str) -> None:

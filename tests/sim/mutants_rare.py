@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rivha.agent import tick
-from rivha.agent.brain import following, holding, leading, succession
+from rivha.agent.brain import following, holding, leading, succession, synchronous
 from rivha.agent.brain.actions import LeaseVerdict
 from rivha.agent.brain.view import View
 from rivha.dcs import records, writes
@@ -36,6 +36,12 @@ def an_older_number_is_an_older_history(g: Garden) -> None:
         return m.followed != 0 and not m.adrift and (m.followed == v.term or v.mine_is_an_older_timeline)
 
     g.put(property(shares), "shares_the_leaders_past", View)
+
+
+def who_is_not_compared_may_vote(g: Garden) -> None:
+    """What streams from a leader that has led in another life becomes a voter while it is still being compared."""
+    before = synchronous.why_i_am_no_voter
+    g.put(lambda v: None if (why := before(v)) and "not been compared" in why else why, "why_i_am_no_voter", synchronous)
 
 
 # ---- etcd out of space -----------------------------------------------------------------------------------------------------------
@@ -115,6 +121,11 @@ def stopped_replay_is_left_alone(g: Garden) -> None:
 ROLLING = "1.5 power_off db1 300; 2 cut_from_standbys db3 32; 16 cut_from_etcd db4 25; 17.5 power_off db2 300"
 # db1 follows that second one, and leads on timeline 3 when db4 comes back.
 ROLLING_ON = "1.5 power_off db1 14.5; 2 cut_from_standbys db3 14; 8 cut_from_etcd db4 34; 8.5 power_off db2 300; 30 power_off db3 300"
+# db3 follows db2's timeline 2 and hears no more; db1 makes another, db2 is rewound to it, leads again, and db3 has streamed from it since.
+REWOUND = (
+    "1.5 power_off db1 8; 8 cut_from_etcd db3 32; 9 power_off db2 11; 12 failover_with_loss db1 0; 30 switchover db2 0;"
+    "36 slow_comparison db3 2"
+)
 NO_SPACE = "1 etcd_full db1 60; 5 postmaster_killed leader 1"
 UNREAD = "2 cut_from_standbys db1 6; 7 cut_from_etcd_in_sync db1 {}; 11 cut_from_standbys db1 40"
 LAGGING = {**SETTINGS, "maximum_lag_on_failover": 100_000, "ttl": 5, "retry_timeout": 2}
@@ -134,6 +145,15 @@ OF_RARE = (
         8,
         ROLLING_ON,
         Shape(4, LAGGING, {"db2": {"failover_priority": 2}}),
+    ),
+    Mutant(
+        who_is_not_compared_may_vote,
+        ("a voter of another history",),
+        (6,),
+        16,
+        REWOUND,
+        Shape(settings={**LAGGING, "synchronous_mode": "quorum"}, tags={"db2": {"failover_priority": 2}}),
+        first=SYNCHRONOUS,
     ),
     Mutant(
         the_dead_wait_for_room_in_etcd,

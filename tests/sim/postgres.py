@@ -272,7 +272,7 @@ class SimPostgres:
     async def compare(self, leader: Upstream) -> tuple[History, str]:
         other = self._i.world.instances[leader.name]
         self._i.world.laws.lookout.asking(self._i.host, leader.name, "compare")
-        await asyncio.sleep(0.03)
+        await asyncio.sleep(self._i.trouble.compare_s)
         if not self._reaches(other) or not other.writable:
             return History.UNKNOWN, f"{leader.name} ({leader.address}) does not answer"
         mine, theirs = self._i.disk, other.disk

@@ -38,6 +38,7 @@ class Trouble:
     promote_s: float = 0.03
     checkpoint_s: float = 0.05  # one that somebody orders
     copy_s: float = 1.0
+    compare_s: float = 0.03  # for the agent to compare this one's history with another's
     files_s: float = 0.0  # for the agent to write a configuration file
     rewind_s: float = 0.5
     flush_s: float = 0.0  # of what a standby has received

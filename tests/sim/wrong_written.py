@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rivha.dcs import records
 from rivha.dcs.base import Put
+from tests.sim import wrong_machines
 
 if TYPE_CHECKING:
     from tests.sim.host import Host
@@ -29,4 +31,9 @@ def sizes_raised(world: World, host: Host, _: float) -> None:
         instance.replay_stops(SIZES)
 
 
-KINDS: tuple[Callable[[World, Host, float], None], ...] = (key_restored, sizes_raised)
+def slow_comparison(world: World, host: Host, seconds: float) -> None:
+    """This host reads WAL slowly: to compare its history with the leader's takes so long."""
+    wrong_machines.troubled(world, host, "compare_s", seconds, math.inf)
+
+
+KINDS: tuple[Callable[[World, Host, float], None], ...] = (key_restored, sizes_raised, slow_comparison)

@@ -211,10 +211,7 @@ def follow_the_leader(v: View) -> PostgresVerdict | None:
 
 def compare_what_streams_already(v: View) -> PostgresVerdict | None:
     """Pointed at the leader by an agent before me, or in another life of that node: what streams may yet be another history."""
-    upstream = v.leader_upstream
-    points_there = upstream is not None and v.running and v.postgres.role is Role.STANDBY and v.postgres.upstream == upstream.address
-    said = v.leader_went_on_from is not None and v.leader_is_writable
-    if not (points_there and said) or v.shares_the_leaders_past or _compared(v) in ("same", "diverged"):
+    if not v.streams_what_may_be_another_history or _compared(v) in ("same", "diverged"):
         return None
     return _compare(v)
 

@@ -248,6 +248,14 @@ class View:
         return mine is not None and leader is not None and leader.timeline is not None and mine < leader.timeline
 
     @property
+    def streams_what_may_be_another_history(self) -> bool:
+        """I point at the leader since before it said from where it went on, and not from there: Postgres goes by numbers (decision 10)."""
+        upstream, p = self.leader_upstream, self.postgres
+        points_there = upstream is not None and self.running and p.role is Role.STANDBY and p.upstream == upstream.address
+        said = self.leader_went_on_from is not None and self.leader_is_writable
+        return points_there and said and not self.shares_the_leaders_past
+
+    @property
     def my_member(self) -> Member | None:
         return self.cluster.member(self.me) if self.cluster else None
 
