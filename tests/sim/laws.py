@@ -16,7 +16,6 @@ from rivha.dcs.base import KeyValue, Put, Reading, Txn
 from rivha.model import Cluster, Role, State
 from tests.sim.disk import Entry, agree
 from tests.sim.lookout import Lookout, barred
-from tests.sim.network import ETCD
 from tests.sim.server import Instance
 
 if TYPE_CHECKING:
@@ -378,11 +377,12 @@ class Laws:
     def connected(self, instance: Instance) -> None:
         """Who has pledged streams from nobody; who streams, does so from the history that it has a part of.
 
-        Whom etcd does not answer goes on with whom it followed, rewound or not: Postgres goes by numbers, and nobody is told (decision 10).
+        Without an agent Postgres goes on with whom it followed, rewound or not: it goes by numbers, and nobody is told (decision 10).
         """
         upstream = self.world.instances[instance.receiving].disk
-        hears = self.world.network.talk(instance.host, ETCD)
-        if hears and agree(instance.disk.wal, upstream.wal) < len(instance.disk.wal):
+        host = self.world.hosts[instance.host]
+        looked_after = host.agent_runs and not host.frozen_agent
+        if looked_after and agree(instance.disk.wal, upstream.wal) < len(instance.disk.wal):
             self.break_("streams from another history", f"{instance.host} from {instance.receiving}, timeline {instance.disk.timeline}")
         if self.cluster().pledge(instance.host) is not None:
             self.break_("streams while its pledge stands", f"{instance.host} from {instance.receiving}")

@@ -121,9 +121,9 @@ def stopped_replay_is_left_alone(g: Garden) -> None:
 ROLLING = "1.5 power_off db1 300; 2 cut_from_standbys db3 32; 16 cut_from_etcd db4 25; 17.5 power_off db2 300"
 # db1 follows that second one, and leads on timeline 3 when db4 comes back.
 ROLLING_ON = "1.5 power_off db1 14.5; 2 cut_from_standbys db3 14; 8 cut_from_etcd db4 34; 8.5 power_off db2 300; 30 power_off db3 300"
-# db3 follows db2's timeline 2 and hears no more; db1 makes another, db2 is rewound to it, leads again, and db3 has streamed from it since.
+# db3 follows db2's timeline 2 and its agent freezes; db1 makes another, db2 is rewound to it, leads again, and db3 streams from it.
 REWOUND = (
-    "1.5 power_off db1 8; 8 cut_from_etcd db3 32; 9 power_off db2 11; 12 failover_with_loss db1 0; 30 switchover db2 0;"
+    "1.5 power_off db1 8; 8 agent_frozen db3 32; 9 power_off db2 11; 12 failover_with_loss db1 0; 30 switchover db2 0;"
     "36 slow_comparison db3 2"
 )
 NO_SPACE = "1 etcd_full db1 60; 5 postmaster_killed leader 1"
