@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tests.sim import faults, report, stories, traps
-from tests.sim.many import judged, many, world_of
+from tests.sim.many import WorkerDiedError, judged, many, world_of
 from tests.sim.mutants import MUTANTS
 from tests.sim.planting import planted
 from tests.sim.shrink import shrink
@@ -44,8 +44,11 @@ def main() -> int:
             return many(o.first or 0, o.many, o.nodes, o.mutant or "", with_outages=not o.no_outages)
         with planted(MUTANTS[o.mutant].plant) if o.mutant else nullcontext():
             return _one_of_a_kind(o)
-    except (OSError, UnicodeDecodeError, faults.ScriptError, stories.StoryError) as error:
+    except (OSError, faults.ScriptError, stories.StoryError) as error:
         parser.error(str(error))
+    except WorkerDiedError as error:
+        sys.stderr.write(f"{parser.prog}: {error}\n")
+        return 1
     except KeyboardInterrupt:
         return INTERRUPTED
 
@@ -59,8 +62,16 @@ def _one_of_a_kind(o: argparse.Namespace) -> int:
         return tell(o.story)
     if o.write_stories:
         return write_stories()
-    world = world_of(o.seed, o.nodes, o.mutant or "", script=faults.parse(o.script.read_text()) if o.script else None, transcript=True)
+    world = world_of(o.seed, o.nodes, o.mutant or "", script=_script(o.script) if o.script else None, transcript=True)
     return as_story(world, o.mutant) if o.as_story else one(world)
+
+
+def _script(path: Path) -> faults.Script:
+    """Raises ScriptError, naming the file."""
+    try:
+        return faults.parse(path.read_text())
+    except (OSError, UnicodeDecodeError, faults.ScriptError) as error:
+        raise faults.ScriptError(f"{path}: {error}") from error
 
 
 def _parser() -> argparse.ArgumentParser:

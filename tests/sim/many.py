@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
+import multiprocessing.pool
 import os
 import random
 import signal
@@ -12,10 +13,11 @@ import threading
 import time
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from multiprocessing.pool import Pool
+from multiprocessing.context import ForkContext, ForkProcess
+from typing import ClassVar, TypeVar
 
 from tests.sim import faults, mutants, report
 from tests.sim.faults import LEADER, Fault
@@ -28,7 +30,13 @@ LASTS_S = 8.0  # a single fault that lasts
 RUNS_A_PROCESS = 25  # killed agents' tasks stay in memory until their process ends
 TELLS_EVERY_S = 10.0  # how far it is
 ORPHANED_S = 0.5  # how often a worker looks whether its parent lives
+BEREAVED_S = 2.0  # and how often the parent looks whether one was killed, when no result comes
 BREAKDOWN = "the world broke down"
+T, R = TypeVar("T"), TypeVar("R")
+
+
+class WorkerDiedError(Exception):
+    """A process that ran seeds was killed, by the kernel for want of memory, say: what it had in hand is not judged."""
 
 
 @dataclass(slots=True)
@@ -95,8 +103,37 @@ def one(seed: int, nodes: int | None = None, mutant: str = "") -> Result:
     return Result(1, world.loop.now, len(world.clients.acknowledged), world.laws.changes, world.happened, world.rules, failed)
 
 
-def workers() -> Pool:
-    return multiprocessing.Pool(initializer=_end_with, initargs=(os.getpid(),), maxtasksperchild=RUNS_A_PROCESS)
+class Worker(ForkProcess):
+    """It ends with 0 after RUNS_A_PROCESS, or else somebody killed it: the pool starts another, and waits for the lost result for ever."""
+
+    killed: ClassVar[list[int]] = []  # exit codes, of this parent's
+
+    def join(self, timeout: float | None = None) -> None:
+        """The pool's, as soon as it has ended."""
+        super().join(timeout)
+        if self.exitcode:
+            self.killed.append(self.exitcode)
+
+
+class Workers(ForkContext):
+    Process = Worker
+
+
+def spread(task: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """On all cores; results in the order in which they end. Raises WorkerDiedError."""
+    Worker.killed.clear()
+    with multiprocessing.pool.Pool(
+        initializer=_end_with, initargs=(os.getpid(),), maxtasksperchild=RUNS_A_PROCESS, context=Workers()
+    ) as pool:
+        found = pool.imap_unordered(task, items)
+        while True:
+            try:
+                yield found.next(timeout=BEREAVED_S)
+            except StopIteration:
+                return
+            except multiprocessing.TimeoutError:
+                if Worker.killed:
+                    raise WorkerDiedError(f"a worker died with exit code {Worker.killed[0]}: is there too little memory?") from None
 
 
 def _end_with(parent: int) -> None:
@@ -117,8 +154,7 @@ def _end_with(parent: int) -> None:
 
 def results(seeds: Iterable[int], nodes: int | None = None, mutant: str = "") -> Iterator[Result]:
     """In the order in which they end."""
-    with workers() as pool:
-        yield from pool.imap_unordered(functools.partial(one, nodes=nodes, mutant=mutant), seeds)
+    yield from spread(functools.partial(one, nodes=nodes, mutant=mutant), seeds)
 
 
 def alone(task: tuple[str, int], *, synchronous: bool = False, lasts_s: float = LASTS_S) -> Alone:
@@ -137,9 +173,7 @@ def alone(task: tuple[str, int], *, synchronous: bool = False, lasts_s: float = 
 def outages(each: int, *, synchronous: bool = False) -> Iterator[Alone]:
     """Of every kind but the traps, which wait for what may not come."""
     kinds = sorted({**faults.MACHINES, **faults.NETWORK, **faults.PEOPLE, **(faults.SYNCHRONOUS if synchronous else {})})
-    with workers() as pool:
-        task = functools.partial(alone, synchronous=synchronous)
-        yield from pool.imap_unordered(task, [(kind, seed) for kind in kinds for seed in range(each)])
+    yield from spread(functools.partial(alone, synchronous=synchronous), [(kind, seed) for kind in kinds for seed in range(each)])
 
 
 class Progress:

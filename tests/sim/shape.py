@@ -37,6 +37,7 @@ HABITS: tuple[Mapping[str, object], ...] = (
 
 TRAFFIC = ("write_every_s", "goes_past_the_proxy", "lags")
 WRITE_EVERY_S = 0.25  # the clients, together
+SELDOM_ENOUGH_S = 0.01
 LAGS_S = (0.0, 0.0, 0.05, 0.3, 1.0)  # of a seed's links, at the most: without them standbys are always equal when they are compared
 
 SYNCHRONOUS = 1_000_000  # seeds from here on are about the synchronous modes
@@ -92,8 +93,10 @@ class Shape:
             raise ValueError(f"goes_past_the_proxy is true or false, not {shape.goes_past_the_proxy}")
         if not isinstance(shape.lags, Mapping) or not set(shape.lags) <= set(self.names):
             raise ValueError(f"lags: a host of {', '.join(self.names)} -> seconds")
-        if not all(_is_seconds(value) for value in shape.lags.values()) or not (_is_seconds(shape.write_every_s) and shape.write_every_s):
+        if not all(_is_seconds(value) for value in (*shape.lags.values(), shape.write_every_s)):
             raise ValueError("lags and write_every_s are seconds, up to ten")
+        if shape.write_every_s < SELDOM_ENOUGH_S:
+            raise ValueError(f"write_every_s is {SELDOM_ENOUGH_S:g} at the least, or a run would not end for hours")
         return shape
 
     def __str__(self) -> str:

@@ -37,6 +37,10 @@ FOLDER = Path(__file__).parent / "stories"
 HEADER = ("seed", "nodes", "lasts", "jitter", "settings", "tags", "traffic")
 FAULTS, TRANSCRIPT = "faults:", "transcript:"
 TAGS = (*PLAIN_FALSE, "failover_priority", "sync_priority")
+# What the laws read of the settings, they read as it is: Patroni's other spellings, and 2.5 or "5s", would be another to them.
+MODES = ("off", "on", "quorum")
+PLAIN_NUMBERS = ("ttl", "loop_wait", "retry_timeout", "maximum_lag_on_failover", "synchronous_node_count")
+PLAIN_FLAGS = ("synchronous_mode_strict", "check_timeline", "pause")
 T = TypeVar("T")
 
 
@@ -170,8 +174,20 @@ def _check(shape: Shape, lasts_s: float) -> None:
     for host, tags in shape.tags.items():
         _check_tags(host, tags)
     unknown = [f"{key} is none of them{likely(key)}" for key in shape.settings if key not in Dynamic.model_fields]
-    if wrong := unknown or mistakes(shape.settings):
+    not_plain = [text for key, value in shape.settings.items() if (text := _not_plain(key, value))]
+    if wrong := unknown or mistakes(shape.settings) or not_plain:
         raise StoryError(f"settings: {'; '.join(wrong)}")
+
+
+def _not_plain(key: str, value: object) -> str:
+    """Why the laws could not read this setting, which the agent can, or ""."""
+    if key in PLAIN_NUMBERS and (isinstance(value, bool) or not isinstance(value, int)):
+        return f"{key}: a whole number in a story, not {json.dumps(value)}"
+    if key in PLAIN_FLAGS and not isinstance(value, bool):
+        return f"{key}: true or false in a story, not {json.dumps(value)}"
+    if key == "synchronous_mode" and value not in MODES:
+        return f"{key}: one of {', '.join(MODES)} in a story, not {json.dumps(value)}"
+    return ""
 
 
 def _check_tags(host: str, tags: Mapping[str, object]) -> None:

@@ -89,6 +89,11 @@ def test_stories_that_differ_are_written_anew(tmp_path: Path):
         ("nodes 3\nfaults:\ninf power_off db1 3\ntranscript:\n", "from 0 to 3600, inf does not"),
         ("nodes 3\nfaults:\n1 power_off db1 nan\ntranscript:\n", "from 0 to 3600, nan does not"),
         ("nodes 3\nfaults:\n-1 power_off db1 3\ntranscript:\n", "from 0 to 3600, -1 does not"),
+        ('settings {"retry_timeout": 2.5}\nfaults:\n', "retry_timeout: a whole number in a story, not 2.5"),
+        ('settings {"ttl": "10"}\nfaults:\n', 'ttl: a whole number in a story, not "10"'),
+        ('settings {"synchronous_mode": false}\nfaults:\n', "synchronous_mode: one of off, on, quorum in a story, not false"),
+        ('settings {"synchronous_mode_strict": "on"}\nfaults:\n', "synchronous_mode_strict: true or false in a story"),
+        ('traffic {"write_every_s": 1e-9}\nfaults:\n', "write_every_s is 0.01 at the least"),
     ],
 )
 def test_a_story_that_does_not_parse_says_why(text: str, complaint: str):
@@ -115,7 +120,7 @@ def test_a_story_that_does_not_parse_says_why(text: str, complaint: str):
         (["--seed", "1", "--nodes", "4", "--mutant", "expiry_counted_from_the_reply"], "has a script, and a cluster of its own"),
         (["--shrink", ""], "invalid int value"),
         (["--seed", "1", "--nodes", "9"], "invalid choice"),
-        (["--seed", "1", "--script", "FILE"], "no fault is called 'earthquake'"),
+        (["--seed", "1", "--script", "FILE"], "bad.txt: line 1: no fault is called 'earthquake'"),
         (["--seed", "1", "--script", "NOWHERE"], "there is no host db9; there are db1"),
         (["--story", "FILE"], "has a line `faults:`"),
         (["--story", "/nowhere/to/be/found"], "No such file"),

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -39,14 +38,7 @@ def sim(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs in this process, where what the test has planted is."""
 
-    class Here:
-        def __enter__(self) -> SimpleNamespace:
-            return SimpleNamespace(imap_unordered=map)
-
-        def __exit__(self, *_: object) -> None:
-            return
-
-    monkeypatch.setattr(many, "workers", Here)
+    monkeypatch.setattr(many, "spread", map)
 
 
 # ---- outages
@@ -299,6 +291,26 @@ def ended(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
         return True
+
+
+def a_seed_whose_process_is_killed(seed: int) -> int:
+    if seed == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return seed
+
+
+def test_a_worker_that_is_killed_ends_the_runs_and_is_told(
+    sim: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """By the kernel, for want of memory, say: the pool itself would wait for its result for ever."""
+    monkeypatch.setattr(many, "BEREAVED_S", 0.5)
+    monkeypatch.setattr(many, "results", lambda seeds, *_: (Result(runs=1) for _ in many.spread(a_seed_whose_process_is_killed, seeds)))
+
+    assert sim("--many", "4", "--no-outages") == 1
+
+    told = capsys.readouterr()
+    assert "a worker died with exit code -9" in told.err
+    assert "3 runs" in told.out, "what was judged is told"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel ends them on Linux only")
