@@ -32,7 +32,8 @@ TELLS_EVERY_S = 10.0  # how far it is
 ORPHANED_S = 0.5  # how often a worker looks whether its parent lives
 BEREAVED_S = 2.0  # and how often the parent looks whether one was killed, when no result comes
 BREAKDOWN = "the world broke down"
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class WorkerDiedError(Exception):
