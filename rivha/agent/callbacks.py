@@ -2,7 +2,8 @@
 
 `on_start`, `on_stop` and `on_restart` go with the role that Postgres starts in, or had; `on_role_change` says `primary` after a promotion,
 `replica` when an ex-primary has become a standby, and `demoted` when a primary died and leads no more: nobody stopped it, and a virtual
-address must go all the same (HAZARDS C 47). Called by the performer and the fence, always after the deed. It must never delay either.
+address must go all the same (HAZARDS C 47). An agent that finds Postgres running says `on_start`, as Patroni's does: the one before it may
+have died before it could. Called by the performer and the fence, always after the deed. It must never delay either.
 """
 
 from __future__ import annotations
@@ -27,8 +28,17 @@ class Herald:
         self._told = ""  # the role that the scripts believe in; "": this agent has told them nothing yet
 
     def saw(self, v: View) -> None:
-        """A primary that was not made by me: an agent before me told of it, or a person started it."""
-        if v.i_lead and v.running and v.is_primary and not v.busy:
+        """What runs here without my doing: an agent before me began it, and died before it could tell, or a person did.
+
+        A primary that does not lead is not told of: no virtual address shall come to it.
+        """
+        if v.busy or not v.running or (v.is_primary and not v.i_lead):
+            return
+        if self._told == "":
+            self._tell("on_start", PRIMARY if v.is_primary else REPLICA)
+        elif self._told == REPLICA and v.is_primary:
+            self._tell("on_role_change", PRIMARY)
+        elif v.is_primary:
             self._told = PRIMARY
 
     def started(self, v: View, *, primary: bool) -> None:

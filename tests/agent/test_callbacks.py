@@ -12,7 +12,7 @@ from rivha.agent.callbacks import Herald
 from rivha.model import Data
 from rivha.postgres.callbacks import Callbacks as Scripts
 from rivha.postgres.settings import PostgresSettings
-from tests.build import PRIMARY, a_view
+from tests.build import PRIMARY, STANDBY, a_view
 from tests.sim.faults import parse
 from tests.sim.host import Told
 from tests.sim.shape import QUORUM, SETTINGS, Shape
@@ -48,10 +48,35 @@ def test_a_primary_that_died_and_was_succeeded_is_demoted_and_then_a_replica():
     assert sorted([lines["db2"], lines["db3"]]) == sorted([[*JOINED, "on_role_change primary"], JOINED])
 
 
-def test_an_agent_that_adopted_its_primary_knows_what_the_one_before_it_told():
-    lines = told("2 agent_killed leader 0\n6 postmaster_killed leader 0", QUORUM)
+def test_an_agent_that_adopts_what_runs_says_so_and_a_primarys_death_afterwards():
+    """As Patroni's does."""
+    lines = told("2 agent_killed leader 0\n2 agent_killed db2 0\n6 postmaster_killed leader 0", QUORUM)
 
-    assert lines["db1"] == [*BORN, "on_role_change demoted", *BECAME_REPLICA]
+    assert lines["db1"] == [*BORN, *BORN, "on_role_change demoted", *BECAME_REPLICA]
+    assert lines["db2"][:2] == [*JOINED, *JOINED]
+
+
+@pytest.mark.parametrize("after", [0.0, 4.0, 6.0], ids=["at once", "in its middle", "at its end"])
+@pytest.mark.parametrize("settings", [SETTINGS, QUORUM], ids=["off", "quorum"])
+def test_an_agent_that_dies_in_a_promotion_has_told_nobody_so_the_next_one_does(settings: Mapping[str, object], after: float):
+    """Postgres goes on to become the primary; without a word its virtual address would stay away until the next failover."""
+    world = ran(f"1 agent_killed_in_promote db1 {after}\n2 power_off db1 20", settings, lasts_s=30)
+    leader = world.laws.leaders[-1]
+
+    assert leader != "db1"
+    assert world.hosts[leader].starts == 2
+    assert world.hosts[leader].told.lines[-1].endswith(" primary")
+
+
+def test_a_standby_that_a_person_promoted_and_that_leads_is_told_of():
+    scripts = Told()
+    herald = Herald(scripts)
+    herald.saw(a_view().me(STANDBY).view())
+    herald.saw(a_view().me(PRIMARY).view())
+    assert scripts.lines == ["on_start replica"], "it does not lead"
+    herald.saw(a_view().me(PRIMARY).leads().view())
+
+    assert scripts.lines == ["on_start replica", "on_role_change primary"]
 
 
 def test_a_primary_that_was_adopted_is_demoted_although_its_directory_says_nothing_any_more():
@@ -61,10 +86,10 @@ def test_a_primary_that_was_adopted_is_demoted_although_its_directory_says_nothi
     herald.saw(a_view().me(PRIMARY).leads().view())
     gone = a_view().no_data(Data.INACCESSIBLE).view()
     herald.deposed_if_dead(gone, leads=True)
-    assert scripts.lines == []
+    assert scripts.lines == BORN
     herald.deposed_if_dead(gone, leads=False)
 
-    assert scripts.lines == ["on_role_change demoted"]
+    assert scripts.lines == [*BORN, "on_role_change demoted"]
 
 
 @pytest.mark.parametrize("fault", ["crash_loop leader 8", "power_off leader 20"])
