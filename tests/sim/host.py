@@ -33,6 +33,12 @@ class Told:
     def call(self, action: str, role: str) -> None:
         self.lines.append(f"{action} {role}")
 
+    @property
+    def role(self) -> str:
+        """What they believe this node to be: primary (a virtual address is here), replica, demoted, or "" when it has stopped."""
+        action, _, role = (self.lines[-1] if self.lines else "").partition(" ")
+        return "" if action == "on_stop" else role
+
 
 class Host:
     def __init__(self, world: World, name: str, number: int) -> None:
@@ -160,6 +166,7 @@ class Host:
 
     def power_off(self) -> None:
         self.kill_agent()
+        self.told.lines.clear()  # and with the power goes a virtual address
         self.instance.die(power=True)
         self.instance.trouble.hung = False
         self.world.ends.pop((self.name, "hung"), None)

@@ -322,6 +322,7 @@ class Laws:
 
         The request is what the hand-over was begun for: one that came later, while it was under way, is not yet judged by anybody.
         """
+        self.lookout.needless.stopping(instance)
         host, request = self.world.hosts[instance.host], self.cluster().failover
         named = host.work_for if host.job == "handover" else ""
         if request is not None and request.leader is not None and request.candidate == named and named in self.world.instances:

@@ -10,6 +10,7 @@ from rivha.api.health import freshness_limit_s
 from rivha.dcs import records
 from rivha.dcs.base import KeyValue, Reading
 from rivha.model import Cluster, Role
+from tests.sim.laws_needless import Needless
 from tests.sim.laws_time import Waits
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Known:
 class Lookout:
     laws: Laws
     waits: Waits = field(init=False)
+    needless: Needless = field(init=False)
     rough_at: float = 0.0  # when network or clocks were last seen to be disturbed
     paused_at: dict[str, float] = field(default_factory=dict)  # when a host was last seen to believe in a pause
     hangs_since: dict[str, float] = field(default_factory=dict)  # leaders whose Postgres answers nothing
@@ -51,7 +53,7 @@ class Lookout:
     unflushed_since: dict[str, float] = field(default_factory=dict)  # nor that it has had its checkpoint, which a rewind needs
 
     def __post_init__(self) -> None:
-        self.waits = Waits(self.laws)
+        self.waits, self.needless = Waits(self.laws), Needless(self.laws)
 
     def look(self) -> None:
         now, n, hosts = self.laws.world.loop.now, self.laws.world.network, self.laws.world.hosts.values()
@@ -177,6 +179,7 @@ class Lookout:
             self.laws.break_("won before others could pledge", f"{winner} after {stood_s:.2f} s, without {' '.join(sorted(able))}")
 
     def wrote(self, key: str, now: KeyValue | None) -> None:
+        self.needless.wrote(key, now)
         if key.startswith(records.PLEDGES) and now is not None and now.create_revision == now.mod_revision:
             # When it first stood: the same pledge, sent twice, may be written over itself late.
             self.pledged_at[key.removeprefix(records.PLEDGES)] = self.laws.world.loop.now

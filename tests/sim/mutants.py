@@ -17,6 +17,7 @@ from tests.sim import mutants_lot as by_lot
 from tests.sim import mutants_work as of_work
 from tests.sim.mutants_guards import OF_GUARDS
 from tests.sim.mutants_models import OF_MODELS
+from tests.sim.mutants_needless import OF_NEEDLESS
 from tests.sim.mutants_rare import OF_RARE
 from tests.sim.mutants_voting import OF_RULES, OF_VOTES
 from tests.sim.planting import Mutant
@@ -335,5 +336,5 @@ _EDGES = (
         first=SYNCHRONOUS,
     ),
 )
-_ALL = (*_ASYNCHRONOUS, *OF_MODELS, *OF_GUARDS, *OF_RARE, *_EDGES, *OF_VOTES, *OF_RULES)
+_ALL = (*_ASYNCHRONOUS, *OF_MODELS, *OF_GUARDS, *OF_RARE, *_EDGES, *OF_VOTES, *OF_RULES, *OF_NEEDLESS)
 MUTANTS: dict[str, Mutant] = {mutant.name: mutant for mutant in _ALL}

@@ -42,6 +42,7 @@ def judge(laws: Laws) -> None:
     if unsettled := laws.unsettled():
         laws.break_("liveness: the voters are as the configuration says, and commits are acknowledged", unsettled)
     _histories_agree(laws, primary, c)
+    _the_scripts_know(laws, leader)
     _settings_are_in_force(laws, c)
 
 
@@ -72,6 +73,13 @@ def history_is_written(laws: Laws, primary: Instance) -> bool:
     """etcd knows where the timeline before the primary's ended. Garbage there is noticed at a beat, and so is its end."""
     c = laws.cluster()
     return [(h.timeline, h.lsn) for h in primary.disk.past[-1:]] == [(h.timeline, h.lsn) for h in c.history[-1:]]
+
+
+def _the_scripts_know(laws: Laws, leader: str) -> None:
+    """The scripts of who leads have been told so, and nobody else's believe it: a virtual address is in one place (HAZARDS C 47)."""
+    for host in laws.world.hosts.values():
+        if (host.told.role == "primary") != (host.name == leader):
+            laws.break_("the scripts were not told who leads", f"{host.name}: {host.told.lines[-2:]}, {leader} leads")
 
 
 def _settings_are_in_force(laws: Laws, c: Cluster) -> None:

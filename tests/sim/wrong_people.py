@@ -64,6 +64,7 @@ def request_withdrawn(world: World, host: Host, number: float) -> None:
 def _withdraw(world: World) -> None:
     c = world.laws.cluster()
     if c.failover_revision:
+        world.laws.lookout.needless.withdrawn.add(c.failover_revision)
         world.store.commit(writes.clear_failover(c))
 
 
@@ -121,8 +122,13 @@ def reinit_asked(world: World, host: Host, _: float) -> None:
 
 
 async def _ask(host: Host, kind: str) -> None:
+    """Who is told that it was done can see that it was: of a restart a new process, of a reinit another directory."""
     assert host.core is not None
-    await host.core.desk.ask(kind, {}, 30.0)
+    counted = (lambda: host.instance.generation) if kind == "restart" else (lambda: host.instance.disk.aside)
+    before = counted()
+    answer = await host.core.desk.ask(kind, {}, 30.0)
+    if answer is not None and answer[0] and counted() == before:
+        host.world.broken("told that a request was carried out, and it was not", f"{host.name}: {kind}, {answer[1]}")
 
 
 def garbage_request(world: World, _: Host, seconds: float) -> None:
