@@ -303,7 +303,6 @@ def test_a_worker_that_is_killed_ends_the_runs_and_is_told(
     sim: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     """By the kernel, for want of memory, say: the pool itself would wait for its result for ever."""
-    monkeypatch.setattr(many, "BEREAVED_S", 0.5)
     monkeypatch.setattr(many, "results", lambda seeds, *_: (Result(runs=1) for _ in many.spread(a_seed_whose_process_is_killed, seeds)))
 
     assert sim("--many", "4", "--no-outages") == 1
