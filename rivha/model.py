@@ -104,6 +104,7 @@ class PostgresStatus:
     replication: tuple[Replication, ...] = ()
     slots: Mapping[str, Lsn] = field(default_factory=dict)  # slot -> restart_lsn, physical ones
     synchronous_standby_names: str = ""  # as a backend shows them
+    checkpoint_due: bool = False  # primary: promoted, and its control file, which pg_rewind believes, still names the timeline before
     names_confirmed: bool = False  # `synchronize` has seen that every process goes by them; False also after a start or an agent's restart
     pending_restart: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # setting -> (in force, wanted)
     clean: bool = True  # stopped: the control file says "shut down" or "shut down in recovery"

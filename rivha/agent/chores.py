@@ -11,6 +11,7 @@ import structlog
 
 from rivha.agent.brain.quorum import Electors
 from rivha.agent.brain.upkeep import (
+    Checkpoint,
     Chore,
     ClearFailover,
     Configure,
@@ -48,13 +49,15 @@ class Chores:
         desk: Desk,
         wall: Callable[[], float],
         configure: Callable[[View], Awaitable[Mapping[str, object]]],  # puts a new dynamic configuration in force; answers it whole
+        wake: Callable[[], None],  # a look is due: something is to be published
     ) -> None:
         self._me, self._dcs, self._postgres, self._leases, self._desk = me, dcs, postgres, leases, desk
-        self._wall, self._configure = wall, configure
+        self._wall, self._configure, self._wake = wall, configure, wake
         self.done = Housekeeping(my_slot=slot_name(me))
         self.moved = False  # `sync` was written: the next change may be due at once
         self._complaint = ""
         self._slots_task: asyncio.Task[None] | None = None
+        self._checkpoint_task: asyncio.Task[None] | None = None
 
     def saw(self, v: View) -> None:
         """Keeps who was seen when, for member_slots_ttl, and that I did not lead."""
@@ -100,6 +103,8 @@ class Chores:
             case Configure(revision):
                 await self._configure(v)
                 self.done = replace(self.done, configured_revision=revision)
+            case Checkpoint():
+                self._checkpoint(v, chore)
             case KeepSlots():
                 self._keep_slots(v, chore)
             case RefuseWish(number, why):
@@ -162,6 +167,19 @@ class Chores:
         kept = fresh[-v.policy.max_timelines_history :] if v.policy.max_timelines_history else fresh
         if kept == v.cluster.history or await self._dcs.commit(writes.put_history(v.cluster, kept), budget_s) is Outcome.DONE:
             self.done = replace(self.done, history_term=v.term)
+
+    def _checkpoint(self, v: View, chore: Checkpoint) -> None:
+        """Beside the tick: it takes as long as much was written."""
+        if self._checkpoint_task is not None and not self._checkpoint_task.done():
+            return
+        self._checkpoint_task = asyncio.create_task(self._postgres.checkpoint(), name="checkpoint")
+        self._checkpoint_task.add_done_callback(self._checkpointed)
+        self.done = replace(self.done, checkpoint=chore, checkpoint_at=v.now)
+
+    def _checkpointed(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("the checkpoint after the promotion failed; it is asked for again", error=str(error))
+        self._wake()
 
     def _keep_slots(self, v: View, chore: KeepSlots) -> None:
         """Beside the tick: advancing a slot can take minutes (HAZARDS F 90)."""

@@ -58,7 +58,6 @@ class Core:
         self.prober = Prober(ask, clock, self.waker.wake)
         self.journal = Journal()
         self.desk = Desk(clock, self.journal, self._commit, reload_file, self.waker.wake)
-        self.checkpoint: asyncio.Task[None] | None = None
         self.performer = Performer(
             me=base.name,
             dcs=dcs,
@@ -70,7 +69,6 @@ class Core:
             clock=clock,
             first_config=lambda: dynamic.shared,
             configure_first=dynamic.apply_first,
-            after_promotion=self._checkpoint,
             arm=safeguards.arm,
         )
         self.tick = Tick(
@@ -81,7 +79,7 @@ class Core:
             observer=Observer(dcs, postgres, clock),
             prober=self.prober,
             performer=self.performer,
-            chores=Chores(base.name, dcs, postgres, self.leases, self.desk, wall, lambda v: dynamic.apply()),
+            chores=Chores(base.name, dcs, postgres, self.leases, self.desk, wall, lambda v: dynamic.apply(), self.waker.wake),
             leases=self.leases,
             jobs=self.jobs,
             fence=self.fence,
@@ -92,7 +90,6 @@ class Core:
             measured=measured,
             scheduled_restart=scheduled_restart,
             unfit=safeguards.unfit,
-            checkpoint_pending=lambda: self.checkpoint is not None and not self.checkpoint.done(),
         )
 
     async def run(self) -> None:
@@ -141,13 +138,3 @@ class Core:
         outcome = await self.dcs.commit(txn, self.dynamic.policy.retry_timeout_s)
         self.waker.wake()
         return outcome
-
-    def _checkpoint(self, term: int) -> None:
-        """In the background: pg_rewind of others reads the control file, which names the new timeline only afterwards (HAZARDS B 32)."""
-        self.checkpoint = asyncio.create_task(self.postgres.checkpoint(), name="checkpoint")
-        self.checkpoint.add_done_callback(lambda task: self._checkpointed(task, term))
-
-    def _checkpointed(self, task: asyncio.Task[None], term: int) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.warning("the checkpoint after the promotion failed; the next one will do", error=str(error), term=term)
-        self.waker.wake()

@@ -41,7 +41,6 @@ class Performer:
     clock: Callable[[], float]
     first_config: Callable[[], dict[str, object]]  # bootstrap.dcs: what a new cluster's `config` becomes
     configure_first: Callable[[], Awaitable[object]]  # the same, put in force before initdb
-    after_promotion: Callable[[int], None]  # begins the checkpoint that rewinding nodes wait for
     arm: Callable[[], Awaitable[None]]  # the watchdog, before Postgres becomes a primary (HAZARDS C 46)
     _checkpointing: asyncio.Timeout | None = field(default=None, init=False)  # the limit of the one that a stop waits for
     _checkpoint_until: float | None = field(default=None, init=False)  # by the loop's clock, once the agent is to end
@@ -281,7 +280,6 @@ class Performer:
         self._in_time(action.start_before)
         await self.postgres.promote()
         self.herald.promoted()
-        self.after_promotion(action.term)
 
     async def _compare(self, v: View, action: do.Compare) -> str:
         history, text = await self.postgres.compare(action.leader)

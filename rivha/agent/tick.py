@@ -91,7 +91,6 @@ class Tick:
     # Set when etcd was silent as the agent began: raises CannotRun if another agent of my name runs, within some seconds.
     admit: Callable[[Cluster], Awaitable[None]] | None = None
     unfit: Callable[[], str] = lambda: ""  # why this machine must not lead
-    checkpoint_pending: Callable[[], bool] = lambda: False
     scheduled_restart: Callable[[], Mapping[str, object] | None] = lambda: None
     _quick: int = 0
     _step_down_at: float | None = None  # as the last look found it; or when a Postgres that is silent is to be killed
@@ -177,7 +176,6 @@ class Tick:
             wishes=tuple(self.desk.wishes.values()),
             memory=self.memory,
             stopping=self.stopping,
-            checkpoint_pending=self.checkpoint_pending(),
             member_lease_id=self.leases.member.lease_id if self.leases.member else 0,
             unfit=self.unfit(),
             witness=Witness(watched, self.prober.silent_for_s(watched), seen.unrenewed_s) if watched is not None else None,

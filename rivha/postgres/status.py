@@ -25,6 +25,7 @@ from rivha.postgres.link import NotYet, Refused
 from rivha.postgres.neighbours import why_nothing_streams
 from rivha.postgres.parts import Parts
 from rivha.postgres.process import PidFile
+from rivha.postgres.promoted import Promoted
 
 # pg_lsn differences are byte positions; -> text as JSON in one row keeps it to one round trip and one cheap decoding.
 QUERY = """
@@ -90,6 +91,7 @@ class Watcher:
     _control: tuple[tuple[int, int, int], ControlData] | None = None
     _timeline: int | None = None
     _timeline_at: float | None = None
+    _promoted: Promoted = field(default_factory=Promoted)
     _asking: asyncio.Task[None] | None = None
     _receiver: tuple[int, float] | None = None  # a WAL receiver that has heard nothing yet, and when it was first seen
     _dry_since: float | None = None  # a standby has streamed nothing since then
@@ -295,12 +297,11 @@ class Watcher:
             synchronous_standby_names=row["names"],
             names_confirmed=self.confirmed == (file.pid, row["names"]),
         )
-        return self._standby(status, row, file) if row["standby"] else self._primary(status, row)
-
-    def _primary(self, status: PostgresStatus, row: Mapping[str, Any]) -> PostgresStatus:
-        self._timeline = int(row["timeline"][:8], 16)
-        self._timeline_at = None
-        return replace(status, timeline=self._timeline)
+        if row["standby"]:
+            return self._standby(status, row, file)
+        self._timeline, self._timeline_at = int(row["timeline"][:8], 16), None
+        due = await self._promoted.checkpoint_is_due(connection, file.pid, self._timeline)
+        return replace(status, timeline=self._timeline, checkpoint_due=due)
 
     def _standby(self, status: PostgresStatus, row: Mapping[str, Any], file: PidFile) -> PostgresStatus:
         receiver, received_tli, latest_end, pid, heard = row["receiver"] or (None, None, None, None, False)

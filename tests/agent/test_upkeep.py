@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rivha.agent.brain.upkeep import (
+    Checkpoint,
     ClearFailover,
     Configure,
     HoldSynchronously,
@@ -95,6 +96,18 @@ def test_a_promotion_is_written_into_the_history():
     twice = a_view().me(PRIMARY, timeline=3).leads().history((1, 50))
     assert of(WriteHistory, twice, Housekeeping(history_term=TERM)), "promoted twice in one term"
     assert not of(WriteHistory, a_view().me(PRIMARY, timeline=1).leads())
+
+
+def test_the_checkpoint_after_a_promotion_is_asked_for_once_and_again_when_it_failed():
+    w = a_view().me(PRIMARY, timeline=2, checkpoint_due=True).leads()
+    asked = Housekeeping(checkpoint=Checkpoint(2), checkpoint_at=NOW - 1.0)
+
+    assert of(Checkpoint, w) == [Checkpoint(2)]
+    assert of(Checkpoint, w, asked) == []
+    assert of(Checkpoint, w, replace(asked, checkpoint_at=NOW - 11.0)) == [Checkpoint(2)]
+    assert of(Checkpoint, w, replace(asked, checkpoint=Checkpoint(1))) == [Checkpoint(2)], "promoted again"
+    assert of(Checkpoint, w.busy("handover")) == []
+    assert of(Checkpoint, a_view().me(PRIMARY, timeline=2).leads()) == []
 
 
 def test_requests_that_are_done_or_impossible_are_cleared():

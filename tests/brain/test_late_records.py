@@ -74,6 +74,7 @@ def test_a_record_may_land_until_one_was_written_since_or_somebody_else_was_seen
         Desk(host.clock, Journal(), dcs.commit, host._reload, print),
         host.wall,
         print,
+        print,
     )  # type: ignore[arg-type]
 
     chores.saw(a_view().me(PRIMARY).leads().view())

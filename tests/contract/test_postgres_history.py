@@ -104,6 +104,23 @@ async def test_a_running_standby_of_a_second_history_on_the_same_timeline_number
 
 
 @contract
+async def test_the_control_file_names_the_new_timeline_after_a_checkpoint(nodes: Databases):
+    a = await nodes.primary()
+    b = await nodes.standby(of=a)
+    assert not (await a.status()).checkpoint_due
+    await commit(a, "t")  # something for the checkpoint to write: PostgreSQL's own takes its time over it, but not over nothing
+    await caught_up(b, a)
+    await b.server.freeze()
+    await b.server.promote()
+    for agent in (b, b.again()):
+        assert (await agent.status()).checkpoint_due
+    await b.server.checkpoint()
+    for agent in (b, b.again()):
+        status = await agent.status()
+        assert (status.timeline, status.checkpoint_due) == (2, False)
+
+
+@contract
 async def test_a_crash_right_after_a_promotion_is_seen_as_the_new_timeline(nodes: Databases):
     a = await nodes.primary()
     b = await nodes.standby(of=a)

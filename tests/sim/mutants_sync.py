@@ -198,7 +198,6 @@ def promotes_before_the_names(g: Garden) -> None:
     async def promote(self: perform.Performer, action: do.Promote) -> None:
         await self.postgres.promote()
         await self.postgres.synchronize(action.names)
-        self.after_promotion(action.term)
 
     g.put(promote, "_promote", perform.Performer)
 

@@ -63,7 +63,8 @@ class SimPostgres:
         common = {"system_id": d.system_id, "timeline": d.timeline, "slots": dict(d.slots), "synchronous_standby_names": i.names}
         common["names_confirmed"] = self._confirmed == (i.generation, i.names)
         if i.role is Role.PRIMARY:
-            return PostgresStatus(State.RUNNING, role=i.role, wal_lsn=d.end, replication=self._senders(), **common)  # type: ignore[arg-type]
+            due = d.checkpointed != d.timeline
+            return PostgresStatus(State.RUNNING, role=i.role, wal_lsn=d.end, replication=self._senders(), checkpoint_due=due, **common)  # type: ignore[arg-type]
         return PostgresStatus(
             State.RUNNING,
             role=i.role,

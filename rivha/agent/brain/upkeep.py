@@ -18,6 +18,7 @@ from rivha.agent.brain.view import View
 from rivha.model import Data, FailoverRequest, Lsn, Member, Role, State
 
 LSN_EVERY_S = 2.0  # a member's moving positions alone are published no more often: at most 3 requests a second and agent
+CHECKPOINT_AGAIN_S = 10.0  # one that failed: Postgres' own comes within checkpoint_timeout, mostly minutes
 STALE_REQUEST_S = 10.0  # a scheduled request later than this past its time is dropped
 
 
@@ -73,6 +74,13 @@ class Configure:
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Whoever must rewind waits until the control file here names this timeline (HAZARDS B 32)."""
+
+    timeline: int
+
+
+@dataclass(frozen=True, slots=True)
 class KeepSlots:
     wanted: frozenset[str]  # member names
     advance: Mapping[str, Lsn]
@@ -84,7 +92,9 @@ class RefuseWish:
     why: str
 
 
-Chore: TypeAlias = Publish | Restore | RecordVoters | HoldSynchronously | ClearFailover | WriteHistory | Configure | KeepSlots | RefuseWish
+Chore: TypeAlias = (
+    Publish | Restore | RecordVoters | HoldSynchronously | ClearFailover | WriteHistory | Configure | Checkpoint | KeepSlots | RefuseWish
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +111,8 @@ class Housekeeping:
     optime: Lsn = 0
     slots: Mapping[str, Lsn] = field(default_factory=dict)
     configured_revision: int = 0
+    checkpoint: Checkpoint | None = None  # the last one that was asked for
+    checkpoint_at: float = float("-inf")  # when it was
     slots_kept: KeepSlots | None = None
     slots_kept_at: float = float("-inf")
     slots_seen: Mapping[str, float] = field(default_factory=dict)  # member -> when it was last published, for member_slots_ttl
@@ -134,7 +146,7 @@ def describe(v: View, base: Member, scheduled_restart: Mapping[str, object] | No
         problem=why_i_do_not_take_over(v) or ("" if v.busy or p.state is State.STARTING else v.problem),
         leaving=(v.synchronous or bool(v.voters)) and not v.key_is_mine and synchronous.why_i_am_no_voter(v) is not None,
         succeeded=(v.term, v.memory.succeeded) if v.key_is_mine else None,
-        checkpoint_after_promote=False if v.checkpoint_pending else None,
+        checkpoint_after_promote=False if p.checkpoint_due else None,
     )
 
 
@@ -211,6 +223,10 @@ def _leaders(v: View, h: Housekeeping) -> Iterator[Chore]:
     # Once a term, since twins of a timeline differ in where it began; and again when etcd has lost it or I was promoted twice in one term.
     if p.timeline is not None and p.timeline > 1 and (h.history_term != v.term or not c.history or c.history[-1].timeline < p.timeline - 1):
         yield WriteHistory(p.timeline)
+    if p.checkpoint_due and p.timeline is not None:  # an agent before this one may have promoted, and died before it was done
+        checkpoint = Checkpoint(p.timeline)
+        if h.checkpoint != checkpoint or v.now - h.checkpoint_at >= CHECKPOINT_AGAIN_S:
+            yield checkpoint
     if c.failover is not None and (why := _why_the_request_is_over(v, c.failover)):
         yield ClearFailover(why)
 

@@ -88,7 +88,6 @@ class View:
     wishes: tuple[Wish, ...] = ()
     memory: Memory = field(default_factory=Memory)
     stopping: bool = False  # the agent was asked to end
-    checkpoint_pending: bool = False  # promoted; the checkpoint that rewinding nodes wait for is not finished
     member_lease_id: int = 0  # the lease that carries my member key, and my claim to bootstrap
     witness: Witness | None = None  # of the leader that I watch as a voter
     # I lead, or etcd is silent, and a write of `sync` of mine, or of an agent before me, may be carried out yet, or may have been
