@@ -255,8 +255,8 @@ class World:
     def failures(self, kind: str, in_a_row: int, ago_s: float = 1000.0) -> World:
         return self.remembers(failures={**self.memory.failures, kind: Failures(in_a_row, NOW - ago_s)})
 
-    def compared(self, verdict: str, term: int = TERM) -> World:
-        return self.remembers(history=verdict, compared_term=term, compared_at=NOW - 1)
+    def compared(self, verdict: str, term: int = TERM, ago_s: float = 1.0) -> World:
+        return self.remembers(history=verdict, compared_term=term, compared_at=NOW - ago_s)
 
     def busy(self, kind: str, subject: str = "") -> World:
         self.more["job"] = Job(kind, NOW - 1, subject)

@@ -25,6 +25,7 @@ class Alarms:
         self._before: View | None = None
         self._fenced = 0
         self._hung = False
+        self._uncompared = 0  # the term in which it was told that the histories cannot be compared
         self._waiting = ""  # what was last told of commits that wait for nobody, or for somebody who is not there
         self._won: tuple[str, dict[str, object]] | None = None  # to be told once etcd says that the key is mine
 
@@ -44,6 +45,9 @@ class Alarms:
         if v.memory.strayed and not (self._before is not None and self._before.memory.strayed):
             yield _stray(self._before, v, is_stopped=isinstance(d.postgres.action, Stop))
         yield from self._takeover(v, d)
+        if v.uncompared and v.term != self._uncompared:
+            self._uncompared = v.term
+            yield "what streams here cannot be compared with the leader's history", {"leader": v.other_leader, "why": v.uncompared}
         waiting = _commits(v)
         if waiting and waiting != self._waiting:
             yield waiting, {"mode": v.policy.synchronous_mode, "strict": v.policy.synchronous_mode_strict}

@@ -10,10 +10,11 @@ from structlog.testing import capture_logs
 from rivha.agent.alarms import Alarms
 from rivha.agent.brain.actions import Acquire
 from rivha.agent.brain.decide import decide
+from rivha.agent.brain.memory import Failures
 from rivha.agent.brain.view import View
 from rivha.agent.journal import Entry, Journal
 from rivha.model import State
-from tests.build import PRIMARY, STANDBY, World, a_row, a_view
+from tests.build import NOW, PRIMARY, STANDBY, TERM, World, a_row, a_view
 from tests.sim.world import World as Simulated
 
 GOES_ON_ALONE = "commits wait for nobody from now on: this node goes on alone"
@@ -128,6 +129,22 @@ def test_a_primary_that_hears_of_another_leader():
     assert told(leading(), a_view().me(PRIMARY).leader("db3")) == [
         "Postgres here is a primary beside the leader, and is stopped leader=db3"
     ]
+
+
+def streams_uncompared(times: int, followed: int = 0) -> World:
+    """So many comparisons have failed."""
+    failures = {"compare": Failures(times, NOW - 1, why="still being replayed")} if times else {}
+    return a_view().me(STANDBY).following().leader("db1").remembers(followed=followed, failures=failures)
+
+
+def test_a_standby_that_cannot_be_compared_while_it_streams():
+    text = "what streams here cannot be compared with the leader's history leader=db1 why=still being replayed"
+
+    assert told(streams_uncompared(0), streams_uncompared(2)) == []
+    assert told(*(streams_uncompared(times) for times in (2, 3, 4, 0, 3))) == [text]
+    assert streams_uncompared(3).view().problem == "still being replayed"
+    assert told(streams_uncompared(3, followed=TERM)) == []
+    assert streams_uncompared(3, followed=TERM).view().problem == ""
 
 
 def test_the_journal_says_what_the_tick_cost():

@@ -116,6 +116,17 @@ def test_a_leader_that_leads_anew_says_first_from_where():
     assert w.leader("db1", succeeded=(TERM, BEFORE - 1)).remembers(followed=BEFORE, adrift=True).view().memory.adrift
 
 
+def test_what_streams_and_cannot_be_compared_is_tried_ever_more_seldom():
+    """An apply delay of hours, say. As soon as it does not stream, comparing is the way on again."""
+    streams = a_view().me().following().leader("db1").remembers(followed=0)
+
+    for in_a_row, waits_s in ((3, 10.0), (6, 32.0), (8, 128.0), (12, 300.0)):
+        for ago_s, then in ((waits_s - 1, do.Nothing()), (waits_s + 1, do.Compare(DB1, TERM))):
+            assert postgres(streams.compared("unknown", ago_s=ago_s).failures("compare", in_a_row, ago_s)) == then
+    cut_off = a_view().me(upstream=DB1.address).leader("db1").remembers(followed=0, not_streaming_since=NOW - 5)
+    assert postgres(cut_off.compared("unknown", ago_s=11.0).failures("compare", 12, 11.0)) == do.Compare(DB1, TERM)
+
+
 def test_who_made_my_timelines_number_again_is_compared_with_whomever_it_followed():
     """It was told to follow whom I followed, and got nothing: its promotion makes the number that I have (decision 10)."""
     twin = a_view().me(timeline=2).leader("db1")

@@ -47,6 +47,7 @@ def test_it_is_said_in_these_words(row: str, parts: tuple[str, ...]):
 # What a person greps for, and what stands about it in the other tables: all of it is said by Rivha.
 ELSEWHERE = (
     "my history cannot be compared with that of ",
+    "what streams here cannot be compared with the leader's history",
     "Postgres has not answered in time",
     "etcd holds what cannot be read",
     "fence: nobody vouches for this primary any more, stopping Postgres at once",

@@ -18,6 +18,7 @@ from rivha.model import Data, Role
 
 COMPARE_AFTER_S = 3.0  # a standby that has not streamed for so long may stand on another history
 COMPARE_AGAIN_S = 10.0
+COMPARE_SELDOM_S = 300.0  # what streams all the same, and cannot be compared for hours: each try takes the job slot for seconds
 REWINDS = 2  # failures, with a leader that answered and space on the disk, before the directory is cloned anew
 STARTING_ELSEWHERE_S = 10.0  # a standby that was told to follow somebody else gets so long to start all the same
 DEMOTE_FAST_S = 0.0  # somebody else may acknowledge already: no time for a polite stop
@@ -213,7 +214,7 @@ def compare_what_streams_already(v: View) -> PostgresVerdict | None:
     """Pointed at the leader by an agent before me, or in another life of that node: what streams may yet be another history."""
     if not v.streams_what_may_be_another_history or _compared(v) in ("same", "diverged"):
         return None
-    return _compare(v)
+    return _compare(v) if v.may_retry("compare", COMPARE_SELDOM_S) else None
 
 
 def compare_when_it_does_not_stream(v: View) -> PostgresVerdict | None:

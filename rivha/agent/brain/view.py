@@ -15,6 +15,7 @@ from rivha.model import Cluster, Data, Member, Pledge, Policy, PostgresStatus, R
 STEP_DOWN_SHARE = 0.25  # of the ttl, before its end: 2.5 s of 10 for a fast stop, of which the fence takes the last half
 
 
+VAIN = 2  # comparisons that fail while a leader is busy, or a connection is made; whatever fails longer is for people to see
 REPLY_EVERY_S = 1.0  # wal_receiver_status_interval, postgres/conf.py
 
 
@@ -343,9 +344,16 @@ class View:
         if self.cluster is None:
             return "etcd does not answer this node"
         if self.running and (self.postgres.streaming or self.i_lead):
-            return ""
+            return self.uncompared
         latest = max(self.memory.failures.values(), key=lambda f: f.last_at, default=None)
         return latest.why if latest else ""
+
+    @property
+    def uncompared(self) -> str:
+        """Why it is not known whether what streams here is the leader's history; "" when it is, or when few tries failed."""
+        tried = self.memory.failures.get("compare")
+        streams = self.running and self.postgres.streaming and self.other_leader is not None
+        return tried.why if tried is not None and tried.in_a_row > VAIN and streams and not self.shares_the_leaders_past else ""
 
     @property
     def data_is_of_this_cluster(self) -> bool:
