@@ -55,7 +55,7 @@ def start_again_with_the_leader(v: View) -> PostgresVerdict | None:
     since, upstream = v.memory.starting_since, v.leader_upstream
     if since is None or upstream is None or v.is_primary or not v.leader_is_writable or v.now - since < STARTING_ELSEWHERE_S:
         return None
-    if v.postgres.upstream == upstream.address or (v.busy and not v.busy_with("start", "restart")):
+    if v.points_at_the_leader or (v.busy and not v.busy_with("start", "restart")):
         return None
     return Verdict(Stop(fast_s=10.0), f"Postgres has been starting for {v.now - since:.0f} s and waits for another than {upstream.name}")
 
@@ -190,7 +190,7 @@ def follow_the_leader(v: View) -> PostgresVerdict | None:
     Histories are compared before, unless the leader went on from where I last streamed, which it publishes: that saves the time.
     """
     upstream = v.leader_upstream
-    if not (v.running and v.postgres.role is Role.STANDBY) or upstream is None or v.postgres.upstream == upstream.address:
+    if not (v.running and v.postgres.role is Role.STANDBY) or upstream is None or v.points_at_the_leader:
         return None
     if not v.leader_is_writable:
         return Verdict(Nothing(), f"waiting for {upstream.name} to accept writes")

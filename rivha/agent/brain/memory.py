@@ -130,12 +130,12 @@ def _of_whose_wal_it_is(v: View, m: Memory) -> Memory:
     revision = c.sync.revision if c.sync is not None else 0
     if c.leader is None:
         unseen = revision != m.sync_revision  # whoever takes the lead writes `sync`: somebody may have led and gone while I did not look
-        return _updated(m, followed=0 if unseen or _writes_what_is_nobodys(v) else followed, adrift=adrift)
+        return _updated(m, followed=0 if unseen or _writes(v) else followed, adrift=adrift)
     if v.key_is_mine:
         after = followed if followed == m.last_term and not adrift else 0
         succeeded = after if v.term != m.last_term else m.succeeded
         return _updated(m, followed=v.term, adrift=False, succeeded=succeeded, sync_revision=revision)
-    if _writes_what_is_nobodys(v):
+    if _writes(v):
         followed = 0
     elif followed != v.term and _may_point_at_the_leader(v):  # the same node in another term, or its next life
         proven = followed != 0 and followed == v.leader_went_on_from
@@ -153,13 +153,14 @@ def _whom_the_job_follows(v: View, j: Job, followed: int, adrift: bool) -> tuple
     return (j.term, False) if same and j.term == v.term and _may_point_at_the_leader(v) else (followed, adrift)
 
 
-def _writes_what_is_nobodys(v: View) -> bool:
-    return v.postgres.role is Role.PRIMARY and v.postgres.state is State.RUNNING and not v.key_is_mine
+def _writes(v: View) -> bool:
+    """What a primary writes without the key is nobody's history."""
+    return v.postgres.role is Role.PRIMARY and v.postgres.state is State.RUNNING
 
 
 def _may_point_at_the_leader(v: View) -> bool:
-    upstream = v.leader_upstream
-    return v.postgres.role is Role.STANDBY and (upstream is None or v.postgres.upstream == upstream.address)
+    """Where the leader listens may not be published."""
+    return v.points_at_the_leader or (v.postgres.role is Role.STANDBY and v.leader_upstream is None)
 
 
 def _of_postgres(v: View, m: Memory) -> Memory:

@@ -219,6 +219,12 @@ class View:
         return upstream_of(self.leader_member)
 
     @property
+    def points_at_the_leader(self) -> bool:
+        """My standby was told to stream from where the leader in office listens. Running or starting, streaming or not."""
+        upstream = self.leader_upstream
+        return upstream is not None and self.postgres.role is Role.STANDBY and self.postgres.upstream == upstream.address
+
+    @property
     def leader_is_writable(self) -> bool:
         """The leader itself published that its Postgres is out of recovery."""
         member = self.leader_member
@@ -250,10 +256,8 @@ class View:
     @property
     def streams_what_may_be_another_history(self) -> bool:
         """I point at the leader since before it said from where it went on, and not from there: Postgres goes by numbers (decision 10)."""
-        upstream, p = self.leader_upstream, self.postgres
-        points_there = upstream is not None and self.running and p.role is Role.STANDBY and p.upstream == upstream.address
         said = self.leader_went_on_from is not None and self.leader_is_writable
-        return points_there and said and not self.shares_the_leaders_past
+        return self.running and self.points_at_the_leader and said and not self.shares_the_leaders_past
 
     @property
     def my_member(self) -> Member | None:
