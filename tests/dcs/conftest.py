@@ -10,7 +10,9 @@ from typing import TypeAlias
 import pytest
 from hypothesis import settings
 
+from rivha.dcs import records, writes
 from rivha.dcs.etcd import Etcd, EtcdSettings
+from tests.dcs.store import A_LEASE, SYSTEM, Store
 from tests.etcd_process import EtcdServer, Proxy, etcd_server, proxy_to
 
 settings.register_profile("shared-machine", deadline=None)  # how long an example takes says nothing where others work too
@@ -56,3 +58,13 @@ async def connect(prefix: str) -> AsyncIterator[Connect]:
     yield connect
     for client in clients:
         await client.close()
+
+
+@pytest.fixture
+def store() -> Store:
+    """a leads in its first term; b and c are its voters."""
+    store = Store()
+    assert store.commit(writes.claim_bootstrap(1))
+    assert store.commit(writes.finish_bootstrap(store.cluster(), "a", A_LEASE, SYSTEM, {"ttl": 10}))
+    store.put("sync", records.sync_text("a", {"b", "c"}, 1))
+    return store
