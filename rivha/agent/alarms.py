@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import structlog
 
-from rivha.agent.brain import quorum, votes
+from rivha.agent.brain import votes
 from rivha.agent.brain.actions import Decision, Stop, Win
-from rivha.agent.brain.synchronous import goal_of, is_lost
+from rivha.agent.brain.synchronous import confirmation, goal_of
 from rivha.agent.brain.view import View
 from rivha.model import Role, State
 
@@ -102,7 +102,7 @@ def _commits(v: View) -> str | None:
     if not p.synchronous_standby_names:
         alone = "commits wait for nobody from now on: this node goes on alone"
         return alone if goal_of(v) is None else None  # the mode was just turned on, or a standby came: names follow
-    unheard = bool(v.voters) and all(is_lost(v, name) for name in v.voters)
-    if v.policy.synchronous_mode_strict and (unheard or p.synchronous_standby_names == quorum.BLOCK.text):
+    waited = confirmation(v)
+    if v.policy.synchronous_mode_strict and waited is not None and waited.lost:  # who is away for a moment is no alarm
         return "commits wait, and no standby is there to confirm them"
     return ""

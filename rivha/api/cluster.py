@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
-from rivha.agent.brain.evidence import is_named
-from rivha.agent.brain.quorum import PLACEHOLDER, Names
-from rivha.agent.brain.synchronous import is_lost
+from rivha.agent.brain.synchronous import confirmation
 from rivha.agent.brain.view import View, upstream_of
 from rivha.api.status import Json, restart_reasons, sync_kind_of
-from rivha.model import Cluster, Lsn, Member, Policy, Role, format_lsn
+from rivha.model import Cluster, Lsn, Member, Policy, format_lsn
 
 UNKNOWN = "unknown"
 
@@ -58,17 +56,8 @@ def why_sync_cannot_be_read(cluster: Cluster) -> str:
 
 def _why_commits_wait(v: View, in_force: Policy) -> str:
     """By the leader's own eyes: too few of the standbys that are named in force stream, or have replied lately."""
-    names = Names.parse(v.postgres.synchronous_standby_names)
-    if not v.running or v.postgres.role is not Role.PRIMARY or names is None:
-        return ""
-    confirm = {
-        row.application_name
-        for row in v.postgres.replication
-        if row.state == "streaming" and row.flush_lsn is not None and is_named(row.application_name, names)
-        if not is_lost(v, row.application_name)
-    }
-    asked = names.members - {PLACEHOLDER, "*"}
-    return _waiting("commits wait", asked, confirm, names.number, in_force) if asked else ""
+    waited = confirmation(v)
+    return _waiting("commits wait", waited.asked, waited.heard, waited.number, in_force) if waited is not None and waited.asked else ""
 
 
 def _why_commits_seem_to_wait(cluster: Cluster, in_force: Policy) -> str:
@@ -81,7 +70,7 @@ def _why_commits_seem_to_wait(cluster: Cluster, in_force: Policy) -> str:
     return _waiting("commits seem to wait", sync.voters, confirm, len(sync.voters) - sync.quorum, in_force)
 
 
-def _waiting(verb: str, asked: Iterable[str], confirm: set[str], number: int, in_force: Policy) -> str:
+def _waiting(verb: str, asked: Iterable[str], confirm: Set[str], number: int, in_force: Policy) -> str:
     if len(confirm) >= number:
         return ""
     names = sorted(asked)

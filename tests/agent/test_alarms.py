@@ -118,6 +118,14 @@ def test_commits_that_nobody_confirms():
     assert told(leading(), lost) == [NOBODY_CONFIRMS]
 
 
+def test_a_voter_that_commits_do_not_wait_for_confirms_none():
+    """Its name is not in force yet: that it is there helps nobody."""
+    strict = leading().names('ANY 1 ("db1")').settings(synchronous_mode_strict=True).remembers(primary_since=900.0)
+    rows = strict.streams(a_row("db3")).replies(db1=60.0, db3=0.1)
+    assert told(rows) == [NOBODY_CONFIRMS]
+    assert told(rows.names('ANY 1 ("db1","db3")')) == []
+
+
 def test_a_postgres_that_was_promoted_by_hand():
     standby = a_view().me(STANDBY).following().leader("db1")
     assert told(standby, a_view().me(PRIMARY).leader("db1")) == [

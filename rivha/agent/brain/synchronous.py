@@ -5,7 +5,10 @@ Only `quorum.next_step` decides about the order of changes; here it is decided w
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from rivha.agent.brain import quorum
+from rivha.agent.brain.evidence import is_named
 from rivha.agent.brain.quorum import Electors, Goal, Names, SetElectors, SetNames, Step, Wait
 from rivha.agent.brain.view import View
 from rivha.model import Member, Replication, Role
@@ -152,6 +155,29 @@ def is_lost(v: View, name: str) -> bool:
     connected = any(row.application_name == name for row in v.postgres.replication)
     last = max(v.memory.primary_since or 0.0, (reply.changed_at or 0.0) if reply else 0.0)
     return v.now - last >= v.policy.degrade_after_s + (v.policy.loop_wait_s if connected else 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """What commits wait for: `number` of `asked`, of whom `heard` stream and have replied lately.
+
+    `lost`: none of them has for degrade_after, or nobody is asked and commits are held back all the same.
+    """
+
+    asked: frozenset[str]
+    heard: frozenset[str]
+    number: int
+    lost: bool
+
+
+def confirmation(v: View) -> Confirmation | None:
+    """By the eyes of a primary that runs, and by the names in force there. None: commits wait for nobody, or it is not known."""
+    names = Names.parse(v.postgres.synchronous_standby_names)
+    if not v.running or v.postgres.role is not Role.PRIMARY or names is None:
+        return None
+    asked = names.members - {quorum.PLACEHOLDER, "*"}
+    heard = frozenset(name for name in _streaming(v) if is_named(name, names) and not is_lost(v, name))
+    return Confirmation(asked, heard, names.number, "*" not in names.members and all(is_lost(v, name) for name in asked))
 
 
 def _lags(v: View, row: Replication | None) -> bool:
