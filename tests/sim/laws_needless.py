@@ -62,12 +62,17 @@ class Needless:
             self.laws.break_("a primary was stopped that was in order", f"{host.name}, by {host.job or 'the fence'}")
 
     def _no_request_is_dropped(self, request: FailoverRequest) -> None:
-        """A switchover to a standby in order that streams and does not lag, from a leader in order, is carried out."""
+        """A switchover to a standby in order that streams, and not only just, and does not lag, from a leader in order, is carried out."""
         laws, leader = self.laws, self.laws.cluster().leader
         if leader is None or request.leader != leader.name or request.candidate is None or request.scheduled_at:
             return
         host, able_at = laws.world.hosts[leader.name], laws.lookout.waits.able_since.get(request.candidate)
         able = able_at is not None and laws.world.loop.now - able_at > ABLE_S
-        streams = request.candidate in host.instance.syncrep.live() and laws.may_lead_by_itself(laws.world.instances[request.candidate])
+        sender = host.instance.syncrep.live().get(request.candidate)
+        streams = (
+            sender is not None
+            and laws.world.loop.now - sender.began_at > ABLE_S
+            and laws.may_lead_by_itself(laws.world.instances[request.candidate])
+        )
         if able and streams and self._in_order(host) and not host.policy.paused:
             laws.break_("a request was dropped that could have been carried out", f"to {request.candidate}")

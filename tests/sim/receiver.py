@@ -59,7 +59,7 @@ class Receiver:
             return
         self.connection += 1
         self.upstream, self._process, self._silent_s, self.began = upstream.host, upstream.generation, 0.0, True
-        upstream.syncrep.senders[i.host] = Sender(self.connection, i.world.loop.now, parse(upstream.names))
+        upstream.syncrep.senders[i.host] = Sender(self.connection, i.world.loop.now, parse(upstream.names), began_at=i.world.loop.now)
         i.world.note(i.host, f"Postgres streams from {upstream.host}")
         i.world.laws.connected(i)
         self._report()

@@ -79,6 +79,7 @@ class Sender:
     flush: Lsn = 0
     replay: Lsn = 0
     replied: float = 0.0  # by the standby's clock
+    began_at: float = 0.0
 
 
 @dataclass(slots=True)
