@@ -283,5 +283,6 @@ def beat_s(v: View) -> float:
 def stirs(key: str, v: View | None) -> bool:
     """Whether a change of this key is worth a tick: positions that merely move are not."""
     if key.startswith("members/"):
-        return v is None or (v.other_leader == key.removeprefix("members/") and not v.postgres.streaming)
+        follows = v is not None and v.postgres.streaming and v.points_at_the_leader
+        return v is None or (v.other_leader == key.removeprefix("members/") and not follows)
     return key != "status"

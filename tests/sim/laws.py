@@ -7,10 +7,12 @@ lease can bind: their agent does not run, or has not heard yet. Every other exce
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rivha.agent.brain.waiting import RECONNECTS_S
 from rivha.dcs import records
 from rivha.dcs.base import KeyValue, Put, Reading, Txn
 from rivha.model import Cluster, Role, State
@@ -82,8 +84,9 @@ class Laws:
         looking_s = self.world.loop.now - max(h.well_since, self.orphaned_at.get(host, 0.0))
         if looking_s < 1.5 * policy.retry_timeout_s + policy.loop_wait_s + 1.5:
             return "its agent has just begun to look"  # the first look alone may take half a retry_timeout
-        if self.world.loop.now - self.lookout.paused_at.get(host, -HEARING_S) < HEARING_S or policy.paused:
-            return "it has not heard, or only just, that a pause is over (docs/decisions/0008)"
+        resumed_s = self.world.loop.now - self.lookout.paused_at.get(host, -math.inf)
+        if resumed_s < HEARING_S + policy.retry_timeout_s + policy.loop_wait_s or policy.paused:
+            return "it has not heard, or only just, that a pause is over (docs/decisions/0008)"  # so long the fence waits then
         return ""
 
     # ---- etcd
@@ -164,20 +167,20 @@ class Laws:
         if handed_over and resigned is not None and resigned.candidate and not manual:
             self.break_("a switchover lost acknowledged rows", f"{winner} lacks {len(missing)}")
         behind = before.optime - self.world.instances[winner].disk.end
-        if behind > self._maximum_lag() and not manual:
+        if behind > self.maximum_lag() and not manual:
             self.break_("a winner lagged more than maximum_lag_on_failover", f"{winner}: {behind} bytes")
         self.forgiven |= missing
 
     def may_lead_by_itself(self, instance: Instance) -> bool:
         """By its tags, its lag and its history: whoever may not needs a person."""
         c, disk = self.cluster(), instance.disk
-        if barred(self.world.hosts[instance.host].tags) or disk.end < c.optime - self._maximum_lag():
+        if barred(self.world.hosts[instance.host].tags) or disk.end < c.optime - self.maximum_lag():
             return False
         if any(line.timeline == disk.timeline and line.lsn < disk.end for line in c.history):
             return False  # an old primary's tail
         return not (self.world.settings.get("check_timeline") and c.history and disk.timeline <= c.history[-1].timeline)
 
-    def _maximum_lag(self) -> int:
+    def maximum_lag(self) -> int:
         lag = self.world.settings["maximum_lag_on_failover"]
         assert isinstance(lag, int)
         return lag
@@ -200,7 +203,7 @@ class Laws:
         if named or self.world.loop.now < self.void_until:
             return
         for other in seen.pledges:
-            member, enough = seen.member(other.name), other.lsn >= seen.optime - self._maximum_lag()
+            member, enough = seen.member(other.name), other.lsn >= seen.optime - self.maximum_lag()
             if member is not None and not barred(member.tags) and enough and (other.timeline, other.lsn) > (mine.timeline, mine.lsn):
                 self.break_("asked to lead over a better pledge", f"{host}: {mine} after {stood_s:.2f} s, {other}")
 
@@ -353,9 +356,10 @@ class Laws:
     def became_primary(self, instance: Instance) -> None:
         """When a Postgres becomes writable, no other one is, whose agent could have stopped it. Nobody restarts in place for ever."""
         self._a_crash_loop_ends(instance)
-        if not self.world.hosts[instance.host].job:
+        leader = self.cluster().leader
+        if not self.world.hosts[instance.host].job or leader is None:
             self.orphaned_at[instance.host] = self.world.loop.now
-            return  # what an agent began that has died since: nobody routes to it, and the next agent stops it
+            return  # what an agent began that has died since, or whose lease is gone: nobody routes to it, and rules and fence stop it
         for other in self.world.instances.values():
             if other is not instance and other.writable and not self.excuse(other.host) and not self.excuse(instance.host):
                 self.break_("two primaries", f"{instance.host} became one while {other.host} still is")
@@ -378,12 +382,15 @@ class Laws:
     def connected(self, instance: Instance) -> None:
         """Who has pledged streams from nobody; who streams, does so from the history that it has a part of.
 
-        Without an agent Postgres goes on with whom it followed, rewound or not: it goes by numbers, and nobody is told (decision 10).
+        Without an agent Postgres goes on with whom it followed, rewound or not: it goes by numbers, and nobody is told (decision 10). One
+        that etcd does not answer gets time to notice.
         """
         upstream = self.world.instances[instance.receiving].disk
         host = self.world.hosts[instance.host]
-        looked_after = host.agent_runs and not host.frozen_agent
-        if looked_after and agree(instance.disk.wal, upstream.wal) < len(instance.disk.wal):
+        view = host.core.desk.latest if host.core is not None and not host.frozen_agent else None
+        blind_s = RECONNECTS_S + host.policy.retry_timeout_s + host.policy.loop_wait_s if view is not None and view.cluster is None else 0.0
+        broken_s = self.world.loop.now - instance.receiver.lost_at
+        if view is not None and broken_s > blind_s and agree(instance.disk.wal, upstream.wal) < len(instance.disk.wal):
             self.break_("streams from another history", f"{instance.host} from {instance.receiving}, timeline {instance.disk.timeline}")
         if self.cluster().pledge(instance.host) is not None:
             self.break_("streams while its pledge stands", f"{instance.host} from {instance.receiving}")

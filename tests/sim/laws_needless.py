@@ -5,6 +5,7 @@ Each needless failover loses writes for a while, and in asynchronous mode perhap
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,8 @@ class Needless:
         ails = i.trouble.hung or i.trouble.unmounted or i.trouble.files_s or i.disk.full or i.disk.marker or i.bare
         runs = i.writable and not ails and host.core is not None and not host.core.tick.stopping
         well = self.laws.lookout.calm() and world.store.well and host.rate == 1.0 and world.network.talk(host.name, ETCD)
-        return runs and well and not self.laws.excuse(host.name)
+        wrote_at = self.laws.lookout.slow_files_at.get(host.name, -math.inf)  # the tick stood still for that, and its lease got old
+        return runs and well and world.loop.now - wrote_at > host.policy.ttl_s and not self.laws.excuse(host.name)
 
     def _no_lease_runs_out(self, name: str) -> None:
         """Of a leader in order: whoever can renew does."""
@@ -69,10 +71,8 @@ class Needless:
         host, able_at = laws.world.hosts[leader.name], laws.lookout.waits.able_since.get(request.candidate)
         able = able_at is not None and laws.world.loop.now - able_at > ABLE_S
         sender = host.instance.syncrep.live().get(request.candidate)
-        streams = (
-            sender is not None
-            and laws.world.loop.now - sender.began_at > ABLE_S
-            and laws.may_lead_by_itself(laws.world.instances[request.candidate])
-        )
+        lasts = sender is not None and laws.world.loop.now - sender.began_at > ABLE_S
+        lags = sender is None or host.instance.disk.end - min(sender.flush, sender.replay) > laws.maximum_lag()
+        streams = lasts and not lags and laws.may_lead_by_itself(laws.world.instances[request.candidate])
         if able and streams and self._in_order(host) and not host.policy.paused:
             laws.break_("a request was dropped that could have been carried out", f"to {request.candidate}")

@@ -35,7 +35,7 @@ class Waits:
         for host in self.laws.world.hosts.values():
             self._the_position_is_published(host, now, calm=calm)
             self._the_dead_do_not_keep_the_key(host, now)
-            if self._could_take_over(host):
+            if self._could_take_over(host) and (self.laws.world.shape.synchronous or self.laws.may_lead_by_itself(host.instance)):
                 self.able_since.setdefault(host.name, now)
             else:
                 self.able_since.pop(host.name, None)

@@ -43,6 +43,7 @@ class Lookout:
     rough_at: float = 0.0  # when network or clocks were last seen to be disturbed
     paused_at: dict[str, float] = field(default_factory=dict)  # when a host was last seen to believe in a pause
     hangs_since: dict[str, float] = field(default_factory=dict)  # leaders whose Postgres answers nothing
+    slow_files_at: dict[str, float] = field(default_factory=dict)  # when writing a file was last seen to take long
     slotless_since: dict[str, float] = field(default_factory=dict)  # primaries that lack a slot for one who streams from them
     standby_since: dict[str, float] = field(default_factory=dict)  # standbys that /primary is answered for
     known: dict[str, Known] = field(default_factory=dict)  # by reader
@@ -60,6 +61,7 @@ class Lookout:
         self.paused_at |= {h.name: now for h in hosts if h.policy.paused}
         if n.cuts or n.loss or n.late or n.slow != 1.0 or not self.laws.world.store.well or any(h.rate != 1.0 for h in hosts):
             self.rough_at = now
+        self.slow_files_at |= {h.name: now for h in hosts if h.instance.trouble.files_s}
         for host in hosts:
             self._no_second_primary(host, now)
             self._no_hanging_leader(host, now)
@@ -98,7 +100,8 @@ class Lookout:
     def _a_slot_for_each_standby(self, host: Host, now: float) -> None:
         """A primary keeps the WAL of all that stream from it: should one be away for a while, it need not be cloned anew (HAZARDS F 92)."""
         i = host.instance
-        slotless = [s.host for s in self.laws.world.receivers_of(host.name) if s.host not in i.disk.slots]
+        standbys = (s.host for s in self.laws.world.receivers_of(host.name) if self.laws.world.hosts[s.host].agent_runs)
+        slotless = [name for name in standbys if name not in i.disk.slots]  # whose agent is dead may be known to nobody who leads now
         if not slotless or not i.writable or self.laws.excuse(host.name) or host.policy.paused or host.job or not self.calm():
             self.slotless_since.pop(host.name, None)
         elif now - self.slotless_since.setdefault(host.name, now) > SLOT_S + 2 * host.policy.loop_wait_s and not i.trouble.files_s:

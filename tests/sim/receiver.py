@@ -7,6 +7,7 @@ seen.
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING
 
 from rivha.model import Lsn, Role, State
@@ -33,6 +34,7 @@ class Receiver:
         self._silent_s = 0.0
         self._attempt: asyncio.TimerHandle | None = None
         self._replaying = False
+        self.lost_at = -math.inf  # when it last ended
 
     # ---- connecting
 
@@ -86,6 +88,7 @@ class Receiver:
             i.world.later(i.world.network.delay_s(), upstream.syncrep.gone, i.host, self.connection)
         self.upstream = ""
         self.connection += 1
+        self.lost_at = i.world.loop.now
 
     def lose_upstream(self) -> None:
         self.drop()

@@ -192,18 +192,17 @@ def follow_the_leader(v: View) -> PostgresVerdict | None:
     upstream = v.leader_upstream
     if not (v.running and v.postgres.role is Role.STANDBY) or upstream is None or v.points_at_the_leader:
         return None
-    if not v.leader_is_writable:
-        return Verdict(Nothing(), f"waiting for {upstream.name} to accept writes")
     known = v.shares_the_leaders_past and v.postgres.receive_lsn is not None  # else an old primary, perhaps, that has not streamed since
     # It cannot be compared: a backlog or an apply delay of hours, no connection left, no right. Numbers are what is left then.
     known = known or (_compared(v) == "unknown" and v.postgres.receive_lsn is not None and v.mine_is_an_older_timeline)
+    if not known and _compared(v) not in ("same", "diverged") and v.postgres.upstream is not None and v.may_retry("follow", 5.0):
+        # Whom it points at may be rewound to the leader's history at any moment, and Postgres would stream on from there (decision 10).
+        return Verdict(Follow(None), f"{v.other_leader} leads: streaming from nobody until histories are compared")
+    if not v.leader_is_writable:
+        return Verdict(Nothing(), f"waiting for {upstream.name} to accept writes")
     if not known and _compared(v) == "diverged":
         return None
-    if not known and _compared(v) != "same":
-        # Its timeline may only look like the leader's: Postgres goes by numbers, and would stream on (decision 10). So does whom it
-        # pointed at before, who may have been rewound to the leader's history meanwhile.
-        if v.postgres.upstream is not None and v.may_retry("follow", 5.0):
-            return Verdict(Follow(None), f"{v.other_leader} leads: streaming from nobody until histories are compared")
+    if not known and _compared(v) != "same":  # its timeline may only look like the leader's
         return _compare(v) or Verdict(Nothing(), "waiting before comparing histories again")
     if not v.may_retry("follow", 5.0):
         return Verdict(Nothing(), "waiting before pointing Postgres at the leader again")

@@ -25,7 +25,7 @@ from rivha.agent.brain.leading import (
 from rivha.agent.brain.view import View
 from rivha.model import Data, Role
 
-RECONNECTS_S = 5.0  # a stream that broke while etcd is silent may go on so long; nobody is elected, and the last leader copied, sooner
+RECONNECTS_S = 2.0  # a stream that broke while etcd is silent may go on so long: then its upstream is still there, and the same
 
 
 def stop_a_primary_that_may_not_lead(v: View) -> PostgresVerdict | None:
