@@ -163,3 +163,11 @@ def test_a_beat_between_two_replies_is_no_gap_in_the_proof():
     until = world.view().proven_until
     assert until is not None
     assert until > NOW
+
+
+def test_what_has_failed_a_thousand_times_is_tried_again_all_the_same():
+    """2 to that power is no float: the agent ended by an error, a primary's after 35 min in which the names could not be set."""
+    for often in (1, 30, 1023, 5000):
+        tried = leading().failures("synchronize", often, ago_s=1.5)
+        assert tried.view().may_retry("synchronize", 2.0) is (often == 1)
+        assert tried.failures("synchronize", often, ago_s=2.5).view().may_retry("synchronize", 2.0)

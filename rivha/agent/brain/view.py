@@ -15,6 +15,7 @@ from rivha.model import Cluster, Data, Member, Pledge, Policy, PostgresStatus, R
 STEP_DOWN_SHARE = 0.25  # of the ttl, before its end: 2.5 s of 10 for a fast stop, of which the fence takes the last half
 
 
+MOST_DOUBLINGS = 16  # nine hours, beyond any limit; a thousand, in 35 min of failing every 2 s, would be no float any more
 VAIN = 2  # comparisons that fail while a leader is busy, or a connection is made; whatever fails longer is for people to see
 REPLY_EVERY_S = 1.0  # wal_receiver_status_interval, postgres/conf.py
 
@@ -338,7 +339,10 @@ class View:
     def may_retry(self, kind: str, at_most_s: float = 60.0) -> bool:
         """After n failures in a row the next try waits 2^n half-seconds, `at_most_s` at the most."""
         failures = self.memory.failures.get(kind)
-        return failures is None or self.now >= failures.last_at + min(0.5 * 2**failures.in_a_row, at_most_s)
+        if failures is None:
+            return True
+        wait_s = 0.5 * 2 ** min(failures.in_a_row, MOST_DOUBLINGS)
+        return self.now >= failures.last_at + min(wait_s, at_most_s)
 
     @property
     def problem(self) -> str:
