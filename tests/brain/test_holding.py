@@ -76,6 +76,13 @@ def test_a_key_that_etcd_refuses_to_take_back_is_kept_and_postgres_is_started_in
         assert isinstance(lease(w.stopping()), do.Resign)
 
 
+def test_in_a_pause_the_key_is_offered_to_the_named_candidate_for_as_long_as_etcd_refuses():
+    """Nothing is started in place there."""
+    w = a_view().me(PRIMARY, State.STOPPED, lsn=777).leads().paused().remembers(handed_over_term=50, handed_over_to="db3")
+
+    assert lease(w.remembers(dead_since=NOW - 60.0)) == do.Resign("db3", 777, "switchover")
+
+
 def test_a_resignation_of_unknown_outcome_was_not_refused():
     w = a_view().me(PRIMARY, State.STOPPED, lsn=777).leads().remembers(handed_over_term=50, handed_over_to="db3", dead_since=NOW - 9.0)
     w.lease = replace(w.lease, doubtful=True)

@@ -18,9 +18,10 @@ def cannot_be_given_back(v: View) -> bool:
     """The key is still mine, though my Postgres is down and I give it back all the time: an etcd out of space refuses that, and renews.
 
     Nobody can be elected there, so what would otherwise end my leadership does not: Postgres is started in place. No answer is no refusal.
+    In a pause nothing is started, so that giving back, and to whom, is gone on with.
     """
     refused = v.lease is None or not v.lease.doubtful
-    return v.key_is_mine and refused and _down_for_s(v) > GIVE_BACK_S and not v.stopping
+    return v.key_is_mine and refused and _down_for_s(v) > GIVE_BACK_S and not v.stopping and not v.policy.paused
 
 
 def _down_for_s(v: View) -> float:
