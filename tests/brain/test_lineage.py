@@ -134,3 +134,14 @@ def test_who_made_my_timelines_number_again_is_compared_with_whomever_it_followe
     assert postgres(twin) == do.Compare(DB1, TERM)
     assert postgres(twin.compared("unknown")) == do.Nothing()
     assert postgres(a_view().me(timeline=1).leader("db1", succeeded=None).compared("unknown")) == do.Follow(DB1)
+
+
+def test_what_streams_already_is_compared_in_a_pause_too():
+    """Else it says until the resume that it must not be a voter, and the leader goes on alone."""
+    streams = a_view().me().following().leader("db1").mode("quorum").sync("db1").remembers(followed=0).paused()
+
+    assert describe(streams.view(), a_member("db2")).leaving
+    assert postgres(streams) == do.Compare(DB1, TERM)
+    assert not describe(streams.compared("same").view(), a_member("db2")).leaving
+    assert postgres(streams) == do.Nothing()
+    assert postgres(streams.compared("diverged")) == do.Nothing(), "hands off: it is rewound after the pause"

@@ -141,3 +141,14 @@ def test_a_new_ttl_in_the_middle_of_a_hand_over_does_not_end_it():
 
     assert not world.run()
     assert world.laws.leaders == ["db1", "db2"]
+
+
+def test_a_standby_whose_agent_began_anew_in_a_pause_is_a_voter_again_before_its_end():
+    """Its history is compared although the cluster is paused: commits waited for nobody until the resume."""
+    world = a_world("5.0 pause leader 60\n8.0 cut_from_standbys db1 6\n9.0 agent_killed db2 0", nodes=2)
+    world.lasts_s = 40.0
+    voters = []
+    world.later(30.0, lambda: voters.append(world.store.value("sync")))
+
+    assert not world.run()
+    assert "db2" in str(voters)

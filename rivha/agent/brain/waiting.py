@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rivha.agent.brain.actions import Follow, Nothing, PostgresVerdict, Start, Stop, Verdict
 from rivha.agent.brain.following import (
+    compare_what_streams_already,
     leave_the_voters_first,
     leave_what_cannot_be_used,
     reinitialize_on_request,
@@ -191,5 +192,6 @@ PAUSED = (
     leave_the_voters_first,
     reinitialize_on_request,
     name_the_standbys_that_commits_wait_for,
+    compare_what_streams_already,  # reads only; without it a standby whose agent began anew is no voter until the pause ends
     hands_off_while_paused,
 )
