@@ -341,7 +341,7 @@ class View:
         failures = self.memory.failures.get(kind)
         if failures is None:
             return True
-        wait_s = 0.5 * 2 ** min(failures.in_a_row, MOST_DOUBLINGS)
+        wait_s: float = 0.5 * 2.0 ** min(failures.in_a_row, MOST_DOUBLINGS)
         return self.now >= failures.last_at + min(wait_s, at_most_s)
 
     @property
