@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from rivha.agent.brain import actions as do
 from rivha.agent.brain.memory import Failures, remember
-from rivha.model import State
+from rivha.model import Outcome, State
 from tests.build import ME, NOW, PRIMARY, STANDBY, TERM, a_view, decided
 
 
@@ -147,3 +148,28 @@ def test_a_silence_is_counted_from_when_the_look_began_that_met_it():
     seen = replace(silent.view(), postgres_seen_at=990.0, now=991.5)
 
     assert remember(replace(seen, memory=replace(seen.memory, silent_since=None))).silent_since == 990.0
+
+
+def test_who_was_told_to_stream_from_nobody_won_no_key_until_it_has_been_frozen():
+    """It looks like a winner. A key that names it, or `sync`, comes out of a backup."""
+    w = a_view().me().leads().ended("follow")
+
+    assert w.view().memory.cut_loose
+    assert decided(w).lease.rule == "let_a_key_run_out_that_i_did_not_win"
+    assert decided(w).postgres.rule == "promote_the_elected"
+    assert decided(w).postgres.action == do.Nothing()
+    holder = a_view().me().leaderless().mode("quorum").sync(ME).remembers(cut_loose=True)
+    assert decided(holder).lease.action == do.Nothing()
+    assert decided(holder.remembers(cut_loose=False)).lease.action == do.Acquire()
+
+    loose = a_view().me().leads().remembers(cut_loose=True)
+    for kind, more in (("compare", {}), ("start", {}), ("pledge", {"result": Outcome.REFUSED}), ("pledge", {"outcome": "failed"})):
+        assert loose.ended(kind, **more).view().memory.cut_loose, kind
+    for kind, more in (("pledge", {"result": Outcome.UNKNOWN}), ("follow", {"term": TERM}), ("start", {"term": TERM}), ("clone", {})):
+        assert not loose.ended(kind, **more).view().memory.cut_loose, kind
+
+
+def test_a_key_of_whose_leadership_sync_tells_another_was_not_won():
+    """An agent that began anew remembers nothing, but who takes the key writes its own name to `sync` in the same transaction."""
+    assert decided(a_view().me().leads().sync("db1")).lease.rule == "let_a_key_run_out_that_i_did_not_win"
+    assert isinstance(decided(a_view().me().leads()).postgres.action, do.Promote)

@@ -107,9 +107,7 @@ def who_leads_again_keeps_its_pledge(g: Garden) -> None:
 
 def a_key_is_leadership_however_it_came(g: Garden) -> None:
     """Who finds its name in the leader key is promoted, though it follows another and was never elected."""
-    rule = leading.promote_the_elected
-    g.without(holding.let_a_key_run_out_that_i_did_not_win)
-    g.instead(rule, lambda v: rule(replace(v, postgres=replace(v.postgres, upstream=None))))
+    g.put(lambda v: None, "why_i_was_not_elected", holding, leading)
 
 
 def stopped_replay_is_left_alone(g: Garden) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from rivha.dcs import records
+from rivha.dcs.base import Delete, Put
 from tests.sim import faults
 from tests.sim.shape import SETTINGS, Shape
 from tests.sim.stories import lost
@@ -152,3 +154,42 @@ def test_a_standby_whose_agent_began_anew_in_a_pause_is_a_voter_again_before_its
 
     assert not world.run()
     assert "db2" in str(voters)
+
+
+def restored(world: World, *writes: Put | Delete) -> Callable[[], None]:
+    """Just before etcd answers it is as in a backup in which db3 led."""
+
+    def now() -> None:
+        world.laws.given.add(world.store.revision + 1)
+        world.store.write(writes or (Put(records.LEADER, "db3", world.store.grant(10)),))
+
+    return now
+
+
+def cut_loose() -> World:
+    """etcd is down from 15.4 to 27.4, and db3's stream broken: it streams from nobody. The others go on."""
+    world = a_world("10.0 etcd_down db1 12")
+    world.lasts_s = 45.0
+    world.later(10.0, cut(world, "db1", "db3", 30.0))
+    return world
+
+
+def test_who_streams_from_nobody_for_want_of_etcd_was_not_elected():
+    """The key that names it came out of a backup: it was promoted, and rows that two others had confirmed were lost."""
+    world = cut_loose()
+    world.later(27.3, restored(world))
+
+    assert not world.run()
+    assert lost(world) == 0
+    assert "db3" not in world.laws.leaders
+
+
+def test_nor_was_it_if_sync_says_so():
+    """Nobody leads, nothing is lost, and people must say how it goes on (docs/operations.md)."""
+    world = cut_loose()
+    sync = Put(records.SYNC, records.sync_text("db3", ["db1"]))
+    world.later(27.3, restored(world, Delete(records.LEADER), sync))
+    world.run()
+
+    assert world.instances["db3"].disk.timeline == 1
+    assert "db3" not in world.laws.leaders

@@ -59,6 +59,17 @@ def least_lsn(v: View) -> Lsn:
     return max(0, allowed, promised)
 
 
+def why_i_was_not_elected(v: View) -> str | None:
+    """Of a standby that runs, while the key names it: who wins is frozen, and writes its own name to `sync` in the same transaction."""
+    if v.postgres.upstream is not None:
+        return f"I follow {v.postgres.upstream}"
+    if v.memory.cut_loose:
+        return "I stream from nobody only until I know whom to follow"
+    if v.sync is not None and not v.i_am_the_holder:
+        return f"{v.sync.leader or 'nobody'} holds the commits"
+    return None
+
+
 def history_forbids(v: View, timeline: int | None) -> str | None:
     """A node of an older history must not lead: a later leader has acknowledged writes that it lacks (HAZARDS A 25)."""
     lines = v.cluster.history if v.cluster else ()

@@ -27,6 +27,7 @@ from rivha.agent.brain.election import (
     operator_named_me,
     why_i_hold_back,
     why_i_may_not_stand,
+    why_i_was_not_elected,
 )
 from rivha.agent.brain.succession import another_can_lead, cannot_be_given_back, voters_take_over, why_restarting_is_hopeless
 from rivha.agent.brain.view import View
@@ -84,11 +85,12 @@ def let_a_key_run_out_that_i_did_not_win(v: View) -> LeaseVerdict | None:
     """Who wins is frozen and follows nobody: etcd was restored from a backup, or somebody wrote the key by hand. Not given back: the
     voters of a backup may lack what was acknowledged since, and to resign would ask them to elect at once.
     """
-    follows = v.running and v.postgres.role is Role.STANDBY and v.postgres.upstream is not None
-    if v.key_is_mine and follows and not v.busy and not v.policy.paused:
-        why = "etcd was restored from a backup, or somebody wrote the key: letting it run out"
-        return Verdict(Nothing(), f"the leader key names me, and I follow {v.postgres.upstream}; {why}")
-    return None
+    if not (v.key_is_mine and v.running and v.postgres.role is Role.STANDBY) or v.busy or v.policy.paused:
+        return None
+    if (how := why_i_was_not_elected(v)) is None:
+        return None
+    why = "etcd was restored from a backup, or somebody wrote the key: letting it run out"
+    return Verdict(Nothing(), f"the leader key names me, and {how}; {why}")
 
 
 def move_to_a_lease_of_the_new_ttl(v: View) -> LeaseVerdict | None:
@@ -213,6 +215,8 @@ def lead_again_as_i_was_elected(v: View) -> LeaseVerdict | None:
     """
     standby = v.running and v.postgres.role is Role.STANDBY and v.postgres.upstream is None and not v.postgres.streaming
     if not (v.nobody_leads and votes.decide(v) and v.i_am_the_holder and standby) or v.busy or not v.has_data or v.policy.paused:
+        return None
+    if v.memory.cut_loose:  # a backup's `sync`: I have followed another since
         return None
     if v.data_is_of_this_cluster:
         return Verdict(Acquire(), "I was elected, and nobody has led since")

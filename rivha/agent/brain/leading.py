@@ -7,6 +7,7 @@ from datetime import datetime
 from rivha.agent.brain import quorum, synchronous, votes
 from rivha.agent.brain.actions import GiveUp, HandOver, Nothing, PostgresVerdict, Promote, SetAside, Start, Stop, Synchronize, Verdict
 from rivha.agent.brain.actions import Restart as RestartAction
+from rivha.agent.brain.election import why_i_was_not_elected
 from rivha.agent.brain.succession import (
     FAILURES_TO_RESIGN,
     another_can_lead,
@@ -124,8 +125,8 @@ def promote_the_elected(v: View) -> PostgresVerdict | None:
     """I lead and my Postgres is still a standby; the lease must outlive the promotion."""
     if not (v.running and v.postgres.role is Role.STANDBY and v.has_data and v.i_lead and v.may_retry("promote", 2.0)):
         return None
-    if v.postgres.upstream is not None:
-        return Verdict(Nothing(), f"I follow {v.postgres.upstream}, so I was not elected")
+    if (why := why_i_was_not_elected(v)) is not None:
+        return Verdict(Nothing(), f"{why}, so I was not elected")
     if v.sync_doubtful and v.i_am_the_holder:
         return Verdict(Nothing(), "who may elect is written anew before I am promoted: a record of mine may be carried out yet")
     assert v.step_down_at is not None

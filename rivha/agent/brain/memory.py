@@ -39,6 +39,7 @@ class Memory:
     last_term: int = 0  # the newest leadership that I saw in etcd
     last_leader: str | None = None
     followed: int = 0  # the term in which the WAL that lies here was last streamed, or was to be; my own if I led; 0: not known
+    cut_loose: bool = False  # my standby was told to stream from nobody without standing for election, and has not been frozen since
     adrift: bool = False  # the leader that I point at began another term, and has not said yet from which one it went on
     sync_revision: int = 0  # of `sync`, when somebody was last seen to lead
     succeeded: int = 0  # while I lead: the term whose leader I followed, if it was the one just before mine; else 0
@@ -69,6 +70,7 @@ def remember(v: View) -> Memory:
     """The memory after this look. Pure; the tick puts it into the View before it asks for a decision."""
     m = _updated(v.memory, pledge_ground=_ground_of_a_pledge(v))
     m = _of_whose_wal_it_is(v, m)
+    m = _updated(m, cut_loose=_is_cut_loose(v))
     m = _of_the_cluster(v, m)
     m = _of_postgres(v, m)
     return _of_the_job(v, m)
@@ -151,6 +153,20 @@ def _whom_the_job_follows(v: View, j: Job, followed: int, adrift: bool) -> tuple
         return 0, False
     same = j.kind == "compare" and j.outcome == "done" and j.result == "same"
     return (j.term, False) if same and j.term == v.term and _may_point_at_the_leader(v) else (followed, adrift)
+
+
+def _is_cut_loose(v: View) -> bool:
+    """It looks like a winner, who streams from nobody either; but no key that names it is one that it won."""
+    j = v.job
+    if v.postgres.role is Role.PRIMARY:
+        return False
+    if j is None:
+        return v.memory.cut_loose
+    if j.kind == "follow":
+        return j.term == 0
+    frozen = j.kind == "pledge" and j.outcome == "done" and j.result != Outcome.REFUSED
+    told = j.kind in ("start", "clone", "rewind", "bootstrap") and (j.kind != "start" or j.term != 0)
+    return v.memory.cut_loose and not frozen and not told
 
 
 def _writes(v: View) -> bool:
