@@ -7,7 +7,7 @@ import math
 import pytest
 
 from rivha.agent.brain.view import Job
-from rivha.model import LeaderKey, Outcome, State
+from rivha.model import Data, LeaderKey, Outcome, State
 from tests.build import ME, NO_GROUND, NOW, PRIMARY, STANDBY, TERM, World, a_row, a_view
 
 WINDOW_S = 1.0 + 1.0 + 1.5 + 0.5  # a reply a second, a beat, a look at an etcd that does not answer, and some
@@ -171,3 +171,17 @@ def test_what_has_failed_a_thousand_times_is_tried_again_all_the_same():
         tried = leading().failures("synchronize", often, ago_s=1.5)
         assert tried.view().may_retry("synchronize", 2.0) is (often == 1)
         assert tried.failures("synchronize", often, ago_s=2.5).view().may_retry("synchronize", 2.0)
+
+
+def test_a_rewind_under_way_is_not_called_interrupted():
+    w = a_view().me(data=Data.UNFINISHED, problem="a rewind was interrupted").leader("db1")
+
+    assert w.view().problem == "a rewind was interrupted"
+    assert w.busy("rewind").view().problem == ""
+
+
+def test_a_standby_that_streams_from_nobody_for_want_of_etcd_says_so():
+    w = a_view().me(STANDBY).leader("db1").etcd_silent(60.0)
+
+    assert w.view().problem == "etcd does not answer this node, and it streams from nobody until it does"
+    assert a_view().me(STANDBY, upstream="10.0.0.1:5432").leader("db1").etcd_silent(60.0).view().problem == "etcd does not answer this node"

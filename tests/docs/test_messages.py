@@ -48,6 +48,7 @@ def test_it_is_said_in_these_words(row: str, parts: tuple[str, ...]):
 ELSEWHERE = (
     "my history cannot be compared with that of ",
     "what streams here cannot be compared with the leader's history",
+    "streaming from nobody until etcd answers",
     "Postgres has not answered in time",
     "etcd holds what cannot be read",
     "fence: nobody vouches for this primary any more, stopping Postgres at once",

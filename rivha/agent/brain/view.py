@@ -347,10 +347,11 @@ class View:
     @property
     def problem(self) -> str:
         """What is wrong with this node, in a sentence for people; "" when nothing is known to be."""
-        if self.postgres.problem:
+        if self.postgres.problem and not self.busy_with("clone", "rewind"):  # such a job is no longer interrupted, it is under way
             return self.postgres.problem
         if self.cluster is None:
-            return "etcd does not answer this node"
+            streams_from_nobody = self.running and self.postgres.role is Role.STANDBY and self.postgres.upstream is None
+            return "etcd does not answer this node" + (", and it streams from nobody until it does" if streams_from_nobody else "")
         if self.running and (self.postgres.streaming or self.i_lead):
             return self.uncompared
         latest = max(self.memory.failures.values(), key=lambda f: f.last_at, default=None)

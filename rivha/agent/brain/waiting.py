@@ -157,6 +157,8 @@ def hands_off_while_etcd_is_silent(v: View) -> PostgresVerdict | None:
     """What runs, runs on: a standby for ever, and what it streams, too; a primary as long as its lease lives."""
     if v.is_primary and v.step_down_at is not None:
         return Verdict(Nothing(), f"etcd does not answer; my lease lets me go on for {v.step_down_at - v.now:.0f} s")
+    if v.running and v.postgres.role is Role.STANDBY and v.postgres.upstream is None:
+        return Verdict(Nothing(), "etcd does not answer; streaming from nobody until it does")
     return Verdict(Nothing(), "etcd does not answer; hands off")
 
 
