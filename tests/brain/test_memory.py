@@ -173,3 +173,19 @@ def test_a_key_of_whose_leadership_sync_tells_another_was_not_won():
     """An agent that began anew remembers nothing, but who takes the key writes its own name to `sync` in the same transaction."""
     assert decided(a_view().me().leads().sync("db1")).lease.rule == "let_a_key_run_out_that_i_did_not_win"
     assert isinstance(decided(a_view().me().leads()).postgres.action, do.Promote)
+
+
+def test_a_stream_is_missed_since_the_look_began_that_missed_it():
+    """Each look takes retry_timeout / 2 while etcd is silent: a standby would stream on from another history that much longer."""
+    dry = a_view().me(upstream="10.0.0.1:5432").leader("db1").etcd_silent(60.0)
+    seen = replace(dry.view(), postgres_seen_at=990.0, now=991.5)
+
+    assert remember(replace(seen, memory=replace(seen.memory, not_streaming_since=None))).not_streaming_since == 990.0
+
+
+def test_a_clone_forgets_what_failed_with_the_directory_before():
+    """Else every later divergence would be cloned without a try to rewind, and people told to clone what has just been cloned."""
+    w = a_view().me(STANDBY).leader("db1").failures("rewind", 2).failures("set_aside", 1).failures("compare", 1).ended("clone")
+
+    assert set(w.view().memory.failures) == {"compare"}
+    assert w.ended("clone", "failed").view().spoiled("rewind") == 2

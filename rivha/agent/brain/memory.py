@@ -204,7 +204,7 @@ def _of_postgres(v: View, m: Memory) -> Memory:
         primary_since=_since(p.role is Role.PRIMARY and alive and p.state is not State.STARTING, m.primary_since, v.now),
         replies=remembered_replies(v, m.replies),
         in_force=remembered_names(v, m.in_force),
-        not_streaming_since=_since(standby and p.upstream is not None and not p.streaming, m.not_streaming_since, v.now),
+        not_streaming_since=_since(standby and p.upstream is not None and not p.streaming, m.not_streaming_since, v.postgres_seen_at),
     )
 
 
@@ -224,6 +224,8 @@ def _of_the_job(v: View, m: Memory) -> Memory:
     if j.outcome == "failed":
         hindered = before.hindered + (j.result == HINDERED)
         failures[j.kind] = Failures(before.in_a_row + 1, j.ended_at, hindered, j.detail)
+    elif j.kind in ("clone", "bootstrap") and j.outcome == "done":  # they were about a directory that lies here no more
+        failures = {kind: f for kind, f in failures.items() if kind not in ("rewind", "set_aside")}
     m = _updated(m, job_seen_at=j.ended_at, failures=failures)
     if j.kind == "compare":
         return _updated(m, history=j.result if j.outcome == "done" else "unknown", compared_term=j.term, compared_at=j.ended_at)
