@@ -22,7 +22,7 @@ class SleepsForEverError(Exception):
 
 
 class Timer(asyncio.TimerHandle):
-    """asyncio's own, without its debugging: half of what a simulated second costs is handles."""
+    """asyncio's own, without its debugging: with `_run_once` below it makes a simulated second a tenth cheaper."""
 
     __slots__ = ()
 

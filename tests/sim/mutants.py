@@ -59,7 +59,7 @@ _ASYNCHRONOUS = (
         ("a second primary goes on",),
         (0,),
         8,
-        "2 leaders_agent_unheard leader 8",
+        "2 leaders_agent_unheard leader 5",
         Shape(settings=QUORUM),
         first=SYNCHRONOUS,
     ),
