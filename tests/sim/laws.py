@@ -356,13 +356,16 @@ class Laws:
     def became_primary(self, instance: Instance) -> None:
         """When a Postgres becomes writable, no other one is, whose agent could have stopped it. Nobody restarts in place for ever."""
         self._a_crash_loop_ends(instance)
-        leader = self.cluster().leader
-        if not self.world.hosts[instance.host].job or leader is None:
+        if not self.world.hosts[instance.host].job:
             self.orphaned_at[instance.host] = self.world.loop.now
-            return  # what an agent began that has died since, or whose lease is gone: nobody routes to it, and rules and fence stop it
+            return  # what an agent began that has died since: nobody routes to it, and the next agent stops it
         for other in self.world.instances.values():
             if other is not instance and other.writable and not self.excuse(other.host) and not self.excuse(instance.host):
                 self.break_("two primaries", f"{instance.host} became one while {other.host} still is")
+        if self.cluster().leader is None:
+            self.orphaned_at[instance.host] = (
+                self.world.loop.now
+            )  # its lease ended during the promotion: rules and fence stop it from now on
 
     def _a_crash_loop_ends(self, instance: Instance) -> None:
         """Where another could lead, a primary that dies again and again gives its leadership up."""
